@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
@@ -22,10 +22,10 @@ from postroom.libs.exceptions import (
     PostroomError,
 )
 
-Event: TypeAlias = "Mapping[str, object]"
+Event: TypeAlias = Mapping[str, object]
 """What a caller hands in: a mapping from field names to Python values."""
 
-Headers: TypeAlias = "tuple[tuple[str, bytes], ...]"
+Headers: TypeAlias = tuple[tuple[str, bytes], ...]
 """Kafka record headers: names may repeat, order is kept."""
 
 
@@ -102,6 +102,8 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
     partition: int
     offset: int
 
+    is_safe: ClassVar[bool] = True
+
     def error(self) -> PostroomError | None:
         """None: nothing went wrong."""
         return None
@@ -109,6 +111,8 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
 
 class Spooled(msgspec.Struct, frozen=True, gc=False):
     """The event is fsynced on this disk and will be sent when Kafka can take it."""
+
+    is_safe: ClassVar[bool] = True
 
     def error(self) -> PostroomError | None:
         """None: the event is safe."""
@@ -123,6 +127,8 @@ class DeadLettered(msgspec.Struct, frozen=True):
     partition: int
     offset: int
     violations: tuple[Violation, ...] = ()
+
+    is_safe: ClassVar[bool] = True
 
     def error(self) -> PostroomError | None:
         """The exception that says the same."""
@@ -139,6 +145,8 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     reason: RefusedReason
     retry_after_s: float | None = None
     detail: str = ""
+
+    is_safe: ClassVar[bool] = False
 
     def error(self) -> PostroomError | None:
         """The exception that says the same."""
@@ -160,6 +168,8 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
     may_be_in_kafka: bool
     detail: str = ""
 
+    is_safe: ClassVar[bool] = False
+
     def error(self) -> PostroomError | None:
         """The exception that says the same."""
         trace = "a copy may be in Kafka" if self.may_be_in_kafka else "nothing of it is in Kafka"
@@ -169,7 +179,7 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-Outcome: TypeAlias = "Delivered | Spooled | DeadLettered | Refused | Failed"
+Outcome: TypeAlias = Delivered | Spooled | DeadLettered | Refused | Failed
 
 
 _EVENT_ID = re.compile(r"[\x21-\x7e]{1,256}")
@@ -216,12 +226,6 @@ class EventIds:
             at = 0
         self._pool_at = at + 8
         random_bits = int.from_bytes(self._pool[at : at + 8], "big") & 0x3FFF_FFFF_FFFF_FFFF
-        number = (
-            (self._last_ms & 0xFFFF_FFFF_FFFF) << 80
-            | 0x7 << 76
-            | self._counter << 64
-            | 0b10 << 62
-            | random_bits
-        )
+        number = (self._last_ms & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | self._counter << 64 | 0b10 << 62 | random_bits
         text = f"{number:032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

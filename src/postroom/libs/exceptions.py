@@ -9,6 +9,7 @@
     |  |- DecodeError                the bytes are not what they claim to be
     |  |- ValidationError            it breaks its contract; holds every violation
     |  |- NotRepresentableError      it holds something that no dead letter can keep
+    |  |- InvalidMetadataError       what comes with it (id, type, header, reason) breaks its rule
     |- SchemaRegistryError
     |  |- RegistryUnavailableError   retriable
     |  |- RegistryAuthError
@@ -96,9 +97,20 @@ class EventError(PostroomError):
 
 
 class DecodeError(EventError):
-    """Bytes or text could not be read as what they should be."""
+    """Bytes or text could not be read as what they should be.
+
+    `reason` is a stable code for what was wrong (`truncated`, `duplicate_key`, ...), `position` the byte where it
+    was noticed, counted from 0, where that is known.
+    """
 
     code = "decode_failed"
+
+    def __init__(
+        self, message: str, *, reason: str = "malformed", position: int | None = None, remedy: str = ""
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.reason = reason
+        self.position = position
 
 
 class ValidationError(EventError):
@@ -120,6 +132,12 @@ class NotRepresentableError(EventError):
     """The event holds a Python value that cannot be written down without loss."""
 
     code = "not_representable"
+
+
+class InvalidMetadataError(EventError):
+    """What was handed in with an event breaks its rule: its id, type, headers, content type or reason."""
+
+    code = "invalid_metadata"
 
 
 class SchemaRegistryError(PostroomError):

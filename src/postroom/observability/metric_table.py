@@ -1,0 +1,241 @@
+"""Every metric of postroom, declared once: the exporter, the reference page and the checks are made from this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from postroom.libs.event import FailedReason, RefusedReason
+
+
+class Kind(StrEnum):
+    """What kind of number a metric is, in Prometheus' words."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label and what it may say: one of `values`, or, without them, a configured name."""
+
+    name: str
+    help: str
+    values: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # compared and hashed by identity: a row is a dictionary key per event
+class Metric:
+    """One row: the name as it is exported, its kind, its unit, what it means, its labels in order."""
+
+    name: str
+    kind: Kind
+    unit: str
+    help: str
+    labels: tuple[Label, ...] = ()
+
+
+NOT_KNOWN = "none"
+"""The label value where there is nothing to say: the topic of an event that was refused before it had a contract."""
+
+OTHER = "other"
+"""The label value that takes in everything above the cap or outside the list."""
+
+_TOPIC = Label("topic", f"logical topic of the event's contract, `{NOT_KNOWN}` when it is not known")
+_DEAD_LETTER_REASON = Label("reason", "a `DeadLetterReason`, or the code that the caller of `send_to_dlq` gave")
+_REFUSED_REASON = Label("reason", "a `RefusedReason`", frozenset(RefusedReason))
+_FAILED_REASON = Label("reason", "a `FailedReason`", frozenset(FailedReason))
+_ERROR_CODE = Label("code", "name of the client library's error, or the stable code of a postroom error")
+
+RECEIVED = Metric("postroom_events_received_total", Kind.COUNTER, "events", "Events handed in.", (_TOPIC,))
+ACCEPTED = Metric("postroom_events_accepted_total", Kind.COUNTER, "events", "Events that became safe.", (_TOPIC,))
+DELIVERED = Metric(
+    "postroom_events_delivered_total", Kind.COUNTER, "events", "Events that Kafka acknowledged.", (_TOPIC,)
+)
+DEAD_LETTERED = Metric(
+    "postroom_events_dead_lettered_total",
+    Kind.COUNTER,
+    "events",
+    "Events kept for repair in an acknowledged dead letter.",
+    (_TOPIC, _DEAD_LETTER_REASON),
+)
+REFUSED = Metric(
+    "postroom_events_refused_total",
+    Kind.COUNTER,
+    "events",
+    "Events not taken; nothing of them reached a topic.",
+    (_TOPIC, _REFUSED_REASON),
+)
+FAILED = Metric(
+    "postroom_events_failed_total",
+    Kind.COUNTER,
+    "events",
+    "Events that could not be made safe.",
+    (_TOPIC, _FAILED_REASON),
+)
+SPOOLED = Metric(
+    "postroom_events_spooled",
+    Kind.GAUGE,
+    "events",
+    "Accepted events that lie in the local spool now, to be sent later.",
+    (_TOPIC,),
+)
+PENDING = Metric("postroom_events_pending", Kind.GAUGE, "events", "Events whose outcome is not known yet.", (_TOPIC,))
+IN_FLIGHT = Metric(
+    "postroom_events_in_flight",
+    Kind.GAUGE,
+    "events",
+    "Accepted events that are with the client library now.",
+    (_TOPIC,),
+)
+UNACCOUNTED = Metric(
+    "postroom_events_unaccounted",
+    Kind.GAUGE,
+    "events",
+    "What is missing in the books: 0, or something is wrong.",
+    (_TOPIC,),
+)
+LATENCY = Metric(
+    "postroom_event_latency_seconds",
+    Kind.HISTOGRAM,
+    "seconds",
+    "Time from handing an event in until it was safe.",
+)
+RETRIES = Metric("postroom_retries_total", Kind.COUNTER, "attempts", "Sendings that were repeated after an error.")
+CONNECTION_FAILURES = Metric(
+    "postroom_connection_failures_total",
+    Kind.COUNTER,
+    "failures",
+    "Connections to a broker that failed or broke.",
+)
+PUBLISH_ERRORS = Metric(
+    "postroom_publish_errors_total",
+    Kind.COUNTER,
+    "errors",
+    "Records that were reported back with an error.",
+    (_ERROR_CODE,),
+)
+RATE_LIMIT_WAITS = Metric(
+    "postroom_rate_limit_waits_total", Kind.COUNTER, "waits", "Events that waited for the rate limit."
+)
+RATE_LIMIT_WAIT_SECONDS = Metric(
+    "postroom_rate_limit_wait_seconds_total",
+    Kind.COUNTER,
+    "seconds",
+    "Time that events have waited for the rate limit.",
+)
+CLIENT_QUEUE_MESSAGES = Metric(
+    "postroom_client_queue_messages",
+    Kind.GAUGE,
+    "records",
+    "Records in the client library's queue, not acknowledged yet.",
+)
+CLIENT_QUEUE_BYTES = Metric(
+    "postroom_client_queue_bytes", Kind.GAUGE, "bytes", "Size of the records in the client library's queue."
+)
+SOURCE_ERRORS = Metric(
+    "postroom_metrics_source_errors_total",
+    Kind.COUNTER,
+    "errors",
+    "Times a source of metrics raised an error or gave a reading that does not fit its row of the table.",
+)
+REJECTED = Metric(
+    "postroom_metrics_rejected_total",
+    Kind.COUNTER,
+    "values",
+    "Values handed to a metric that were no finite number, or would have made a counter fall.",
+)
+
+METRIC_TABLE: tuple[Metric, ...] = (
+    RECEIVED, ACCEPTED, DELIVERED, DEAD_LETTERED, REFUSED, FAILED, SPOOLED, PENDING, IN_FLIGHT, UNACCOUNTED,
+    LATENCY, RETRIES, CONNECTION_FAILURES, PUBLISH_ERRORS, RATE_LIMIT_WAITS, RATE_LIMIT_WAIT_SECONDS,
+    CLIENT_QUEUE_MESSAGES, CLIENT_QUEUE_BYTES, SOURCE_ERRORS, REJECTED,
+)  # fmt: skip
+"""All of them, in the order of the reference page."""
+
+
+def reference_page() -> str:
+    """The reference page of the documentation, in Markdown; `docs/metrics.md` is exactly this."""
+    rows = "\n".join(
+        f"| `{metric.name}` | {metric.kind} | {metric.unit} | {_label_names(metric)} | {metric.help} |"
+        for metric in METRIC_TABLE
+    )
+    labels = "\n".join(f"| `{label.name}` | {uses} | {_label_values(label)} |" for label, uses in _label_uses())
+    return _PAGE.format(rows=rows, labels=labels, other=OTHER)
+
+
+def _label_names(metric: Metric) -> str:
+    return ", ".join(f"`{label.name}`" for label in metric.labels) or "none"
+
+
+def _label_uses() -> list[tuple[Label, str]]:
+    uses: dict[Label, list[str]] = {}
+    for metric in METRIC_TABLE:
+        for label in metric.labels:
+            uses.setdefault(label, []).append(f"`{metric.name}`")
+    everywhere = "all `postroom_events_...`"
+    return [(label, everywhere if label is _TOPIC else ", ".join(names)) for label, names in uses.items()]
+
+
+def _label_values(label: Label) -> str:
+    if label.values is None:
+        return label.help
+    return f"{label.help}: " + ", ".join(f"`{value}`" for value in sorted(label.values))
+
+
+_PAGE = """\
+# Metrics
+
+<!-- Made by postroom.observability.metric_table.reference_page(); a test fails when it is old. -->
+
+postroom counts in plain integers and shows them when somebody asks: `postroom run --metrics-port 9464` serves them to
+Prometheus at `/metrics` beside `/livez` and `/readyz`; in a program, `postroom.observability.metrics.get_summary()`
+gives the most important ones as a dictionary.
+
+| name | kind | unit | labels | meaning |
+|---|---|---|---|---|
+{rows}
+
+## Labels
+
+| label | of | values |
+|---|---|---|
+{labels}
+
+A label never holds an id, a key or a text of an event. What is not in the list of an enumerated label, what is no
+name (letters, digits, `._:-`), and everything beyond 100 combinations of one metric is counted under `{other}`.
+
+## How they fit together
+
+For each topic, at every moment (`spooled`, `pending` and `in_flight` are what there is now, the others count from the
+start):
+
+    received = accepted + refused + failed + pending
+    accepted = delivered + dead_lettered + spooled + in_flight
+
+What is missing is `postroom_events_unaccounted`. It is 0; alert on anything else.
+
+## Latency
+
+`postroom_event_latency_seconds` is kept in buckets that are 8 to 11 % apart, from 10 us to 1,000 s. The percentiles of
+`get_summary()` are read from them and are at most 11 % off (up to 10 us: at most 10 us); `max` is exact. To
+Prometheus every eighth bucket is shown, three a decade from 100 us: what `histogram_quantile` makes of those is
+coarser.
+
+## Questions worth a panel or an alert
+
+The share of events that did not get through in the last five minutes (`error_rate` of `get_summary()` is the same since
+the start):
+
+    (sum(rate(postroom_events_dead_lettered_total[5m])) + sum(rate(postroom_events_refused_total[5m]))
+      + sum(rate(postroom_events_failed_total[5m]))) / sum(rate(postroom_events_received_total[5m]))
+
+Dead letters by reason: `sum by (topic, reason) (rate(postroom_events_dead_lettered_total[5m]))`
+
+The 95th percentile of the latency:
+
+    histogram_quantile(0.95, sum by (le) (rate(postroom_event_latency_seconds_bucket[5m])))
+
+The books do not balance: `postroom_events_unaccounted != 0`
+"""

@@ -1,0 +1,217 @@
+"""Builds what a producer service needs from its settings, starts it in order and stops it in reverse."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from postroom.libs.exceptions import ConfigurationError, PostroomError, SchemaRegistryError, SubjectNotFoundError
+from postroom.libs.logger import get_logger
+from postroom.libs.settings import OriginKind
+from postroom.schemas.data_contracts import load_contracts, packaged_contracts
+from postroom.schemas.schema_validator import SchemaValidator
+from postroom.services.lane import Lane
+from postroom.streaming.rate_limiter import RateLimiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from postroom.libs.clock import Clock
+    from postroom.libs.config_loader import Config
+    from postroom.observability.metrics import Metrics
+    from postroom.schemas.data_contracts import Contract
+    from postroom.services.ledger import Ledger
+    from postroom.streaming.publisher import Publisher
+
+_ASK_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
+
+
+class Registry(Protocol):
+    """What the pipeline asks a Schema Registry for."""
+
+    def lookup(self, subject: str, schema_json: str) -> int:
+        """Return the id of a schema that is registered under `subject`."""
+        ...
+
+    def register(self, subject: str, schema_json: str) -> int:
+        """Register the schema under `subject` and return its id."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Components:
+    """The parts of one producer service, inert until `start()`.
+
+    What is handed in (`publisher`, `registry`, `contracts`, `limiter`) is used as it is; the rest is built from
+    `config`. With `broker: embedded` a broker inside this process is started, and with it a registry in a
+    temporary folder unless one is named.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        metrics: Metrics,
+        publisher: Publisher | None = None,
+        registry: Registry | None = None,
+        contracts: Mapping[str, Contract] | None = None,
+        limiter: RateLimiter | None = None,
+    ) -> None:
+        self.config = config
+        self.lanes: dict[str, Lane] = {}
+        self._ledger = ledger
+        self._clock = clock
+        self._metrics = metrics
+        self._publisher = publisher
+        self._registry = registry
+        self._contracts = contracts
+        self.limiter = limiter or RateLimiter(config.rate_limit.events_per_second, config.rate_limit.burst, clock=clock)
+        self._log = get_logger("postroom.producer_service")
+        self._stop_actions: list[tuple[str, Callable[[], object]]] = []
+        self._stopping = threading.Event()
+        self.registry_problem = ""
+
+    @property
+    def publisher(self) -> Publisher:
+        """The publisher; there from `start()` on."""
+        assert self._publisher is not None
+        return self._publisher
+
+    def start(self) -> None:
+        """Start everything in order. On an error what was started is stopped again and the error is raised."""
+        try:
+            self._start_embedded()
+            self._open_lanes()
+            self._create_topics()
+            self._start_publisher()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop in reverse order what was started. An error of one part does not keep the others from stopping."""
+        self._stopping.set()
+        while self._stop_actions:
+            name, action = self._stop_actions.pop()
+            try:
+                action()
+            except PostroomError as exc:
+                self._log.error("stop_failed", operation="stop", part=name, error=exc.code)
+
+    # -- the parts
+
+    def _start_embedded(self) -> None:
+        config = self.config
+        overrides: dict[str, object] = {}
+        if config.broker == "embedded" and self._publisher is None:
+            from postroom.streaming.embedded_broker import EmbeddedBroker
+
+            broker = EmbeddedBroker().start()
+            self._stop_actions.append(("embedded broker", broker.stop))
+            overrides["broker"] = broker.bootstrap
+            if config.origin("schema_registry.url").kind is OriginKind.PACKAGED:
+                overrides["schema_registry.url"] = "embedded"
+        if overrides.get("schema_registry.url", config.schema_registry.url) == "embedded":
+            folder = tempfile.TemporaryDirectory(prefix="postroom-registry-")
+            self._stop_actions.append(("embedded registry", folder.cleanup))
+            overrides |= {"schema_registry.url": folder.name, "schema_registry.auto_register": True}
+        if overrides:
+            self.config = config.with_overrides(overrides)
+
+    def _open_lanes(self) -> None:
+        contracts = self._contracts
+        if contracts is None:
+            contracts = (
+                load_contracts(self.config.contracts.path) if self.config.contracts.path else packaged_contracts()
+            )
+        default = self.config.contracts.default
+        if default not in contracts and self.config.origin("contracts.default").kind is not OriginKind.PACKAGED:
+            raise ConfigurationError(
+                f"contracts.default is {default}, which is none of the contracts {', '.join(sorted(contracts))}",
+                remedy="name one of them, or add its file to contracts.path",
+            )
+        validator = SchemaValidator(contracts)
+        for contract in contracts.values():
+            dead_letters = contract.dead_letter_topic or f"{contract.topic}{self.config.dead_letters.suffix}"
+            self.lanes[contract.name] = Lane(
+                contract,
+                topic=self.config.topic(contract.topic),
+                dead_letter_topic=self.config.topic(dead_letters),
+                validator=validator,
+                book=self._ledger.book(contract.topic),
+            )
+        self._open_registry()
+        waiting = self._ask_registry(list(self.lanes.values()))
+        if waiting:
+            threading.Thread(
+                target=self._ask_until_answered, args=(waiting,), name="postroom-registry", daemon=True
+            ).start()
+
+    def _open_registry(self) -> None:
+        if self._registry is None:
+            from postroom.schemas.schema_registry_client import SchemaRegistryClient
+
+            client = SchemaRegistryClient(settings=self.config.schema_registry)
+            self._stop_actions.append(("registry client", client.close))
+            self._registry = client
+
+    def _ask_registry(self, lanes: list[Lane]) -> list[Lane]:
+        """Name each lane's schema id; return those for which the registry could not be asked.
+
+        A registry that answers, but does not know the schema, is a mistake in the set-up and stops the start.
+        """
+        from postroom.schemas.schema_registry_client import subject_name
+
+        assert self._registry is not None
+        settings = self.config.schema_registry
+        waiting: list[Lane] = []
+        for lane in lanes:
+            subject = subject_name(settings.subject_strategy, lane.topic, lane.contract.record_name)
+            ask = self._registry.register if settings.auto_register else self._registry.lookup
+            try:
+                lane.use_schema_id(ask(subject, lane.contract.schema_json))
+            except SubjectNotFoundError as exc:
+                raise ConfigurationError(
+                    f"contract {lane.name} version {lane.contract.version} is not registered under {subject}",
+                    remedy=f"register it: postroom contracts register {lane.name}",
+                ) from exc
+            except SchemaRegistryError as exc:
+                if not exc.retriable:
+                    raise
+                self.registry_problem = exc.code
+                waiting.append(lane)
+                self._log.warning("registry_unavailable", operation="start", contract=lane.name, error=exc.code)
+        if not waiting:
+            self.registry_problem = ""
+        return waiting
+
+    def _ask_until_answered(self, waiting: list[Lane]) -> None:
+        tries = 0
+        while waiting and not self._stopping.wait(_ASK_AGAIN_S[min(tries, len(_ASK_AGAIN_S) - 1)]):
+            tries += 1
+            try:
+                waiting = self._ask_registry(waiting)
+            except PostroomError as exc:
+                # The registry is back and says no: that needs a person, but maybe one who registers right now.
+                self.registry_problem = exc.code
+                self._log.error("contract_unavailable", operation="start", error=exc.code, remedy=exc.remedy)
+
+    def _create_topics(self) -> None:
+        if not self.config.contracts.create_topics or self._publisher is not None:
+            return
+        from postroom.services.topics import create_contract_topics
+
+        create_contract_topics(self.config, [lane.contract for lane in self.lanes.values()])
+
+    def _start_publisher(self) -> None:
+        if self._publisher is None:
+            from postroom.streaming.kafka_client import KafkaClient
+
+            self._publisher = KafkaClient(self.config, metrics=self._metrics, clock=self._clock)
+        self._publisher.start()

@@ -1,0 +1,154 @@
+"""Steps 1 and 2 of the pipeline: from what a caller hands in to a record that may be sent."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from postroom.libs.event import DeadLetterReason, Event, EventIds, Record, RefusedReason, Violation
+from postroom.libs.exceptions import DecodeError
+from postroom.schemas.json_reader import from_json, read_json
+from postroom.services.item import Item
+from postroom.services.lane import HeadersInput, Lane, MetadataError, checked_event_id, checked_headers, key_bytes
+from postroom.services.receipt import Receipt
+
+if TYPE_CHECKING:
+    from postroom.libs.clock import Clock
+    from postroom.libs.event import Headers
+    from postroom.services.components import Components
+    from postroom.services.ledger import Ledger
+    from postroom.services.settlement import Settlement
+
+_LAST_TIMESTAMP_MS = 253_402_300_799_999
+"""The end of the year 9999: later times are mistaken units, and tools around Kafka cannot show them."""
+
+
+class Intake:
+    """Counts every event that is handed in, finds its contract, checks it, and encodes it."""
+
+    def __init__(self, parts: Components, ledger: Ledger, settlement: Settlement, clock: Clock) -> None:
+        self._parts = parts
+        self._default = parts.config.contracts.default
+        self._ledger = ledger
+        self._settlement = settlement
+        self._clock = clock
+        self._ids = EventIds()
+        self._id_lock = threading.Lock()
+
+    def admit(
+        self,
+        event: Event | bytes | str,
+        event_type: str | None,
+        key: str | bytes | None,
+        event_id: str | None,
+        timestamp: int | None,
+        headers: HeadersInput | None,
+    ) -> Item:
+        """Return the event's item: it holds a record to send (the event, or its dead letter), or an outcome.
+
+        Arguments as of `ProducerService.publish_event`. Raises TypeError for an argument of a wrong kind; nothing
+        was counted then.
+        """
+        _check_kinds(event, event_type, key, event_id, timestamp)
+        problem = ""
+        user_headers: Headers = ()
+        key_sent: bytes | None = None
+        try:
+            if headers:
+                event_type, event_id, user_headers = _from_headers(headers, event_type, event_id)
+            if key is not None:
+                key_sent = key_bytes(key)
+            if event_id is not None:
+                checked_event_id(event_id)
+            if timestamp is not None and not 0 <= timestamp <= _LAST_TIMESTAMP_MS:
+                raise MetadataError("timestamp must be milliseconds since 1970, up to the year 9999")
+        except MetadataError as exc:
+            problem, event_id = str(exc), None
+        lane = self._parts.lanes.get(event_type or self._default)
+        if event_id is None:
+            with self._id_lock:
+                event_id = self._ids.next(self._clock.time_ms())
+        book = lane.book if lane is not None else self._ledger.book("")
+        item = Item(Receipt(event_id), book, self._clock.monotonic(), self._settlement.on_report)
+        item.user_headers = user_headers
+        book.receive(item.receipt)
+        if problem:
+            self._settlement.refuse(item, RefusedReason.INVALID_METADATA, detail=problem)
+        elif lane is None:
+            known = ", ".join(sorted(self._parts.lanes)) or "none"
+            self._settlement.refuse(item, RefusedReason.UNKNOWN_EVENT_TYPE, detail=f"known contracts: {known}")
+        elif lane.schema_id is None:
+            detail = f"the registry has not named the schema of {lane.name} yet"
+            self._settlement.refuse(item, RefusedReason.CONTRACT_UNAVAILABLE, 1.0, detail)
+        else:
+            item.lane = lane
+            try:
+                self._make_record(item, lane, event, key_sent, timestamp)
+            except Exception as exc:  # noqa: BLE001 - a defect of ours must not lose the event: it fails, and says so
+                self._settlement.fail_for_defect(item, "admit", exc)
+        return item
+
+    def _make_record(
+        self, item: Item, lane: Lane, event: Event | bytes | str, key: bytes | None, timestamp: int | None
+    ) -> None:
+        now_ms = self._clock.time_ms() if timestamp is None else timestamp
+        if not isinstance(event, Mapping):
+            item.raw = event if isinstance(event, bytes) else event.encode("utf-8", "surrogatepass")
+            try:
+                event = from_json(lane.contract, read_json(item.raw))
+            except DecodeError as exc:
+                found = (Violation("", exc.code, "the JSON of one event", exc.message),)
+                reason = DeadLetterReason.DECODE_FAILED
+                self._settlement.make_dead_letter(
+                    item, item.raw, reason, "decode", key=key, timestamp_ms=now_ms, violations=found
+                )
+                return
+        if key is None:
+            key = lane.key_of(event)
+        value = lane.encode(event)
+        if value is None:
+            self._settlement.make_dead_letter(
+                item,
+                event if item.raw is None else item.raw,
+                DeadLetterReason.VALIDATION_FAILED,
+                "validate",
+                key=key,
+                timestamp_ms=now_ms,
+                violations=tuple(lane.violations(event)),
+            )
+            return
+        event_id = item.receipt.event_id
+        headers = (("ce_id", event_id.encode()), *item.user_headers)
+        item.record = Record(lane.topic, key, value, headers, event_id, now_ms)
+
+
+def _check_kinds(event: object, event_type: object, key: object, event_id: object, timestamp: object) -> None:
+    if not isinstance(event, Mapping | bytes | str):
+        raise TypeError(f"an event is a mapping, or JSON in bytes or text, not {type(event).__name__}")
+    for name, value in (("event_type", event_type), ("event_id", event_id)):
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{name} must be str, not {type(value).__name__}")
+    if key is not None and not isinstance(key, str | bytes):
+        raise TypeError(f"key must be str or bytes, not {type(key).__name__}")
+    if timestamp is not None and type(timestamp) is not int:
+        raise TypeError(f"timestamp must be int (milliseconds since 1970), not {type(timestamp).__name__}")
+
+
+def _from_headers(
+    headers: HeadersInput, event_type: str | None, event_id: str | None
+) -> tuple[str | None, str | None, Headers]:
+    """Take type and id out of CloudEvents headers, where the arguments do not say them; return the rest as sent."""
+    own: dict[str, str] = {}
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    for name in ("ce_type", "ce_id"):
+        values = [value for header, value in pairs if header == name]
+        if len(values) > 1:
+            raise MetadataError(f"the header {name} stands there {len(values)} times")
+        if values:
+            try:
+                own[name] = values[0].decode() if isinstance(values[0], bytes) else values[0]
+            except UnicodeDecodeError:
+                raise MetadataError(f"the header {name} is not valid text") from None
+    rest = checked_headers([(header, value) for header, value in pairs if header not in own])
+    return event_type or own.get("ce_type"), event_id or own.get("ce_id"), rest

@@ -1,0 +1,146 @@
+"""One lane for each contract: everything the pipeline needs to turn an event of that type into a record."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from postroom.libs.event import RefusedReason, is_event_id
+from postroom.schemas.avro_codec import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from postroom.libs.event import Headers, Violation
+    from postroom.schemas.data_contracts import Contract
+    from postroom.schemas.schema_validator import SchemaValidator
+    from postroom.services.ledger import Book
+
+HeadersInput = Mapping[str, "str | bytes"] | tuple[tuple[str, "str | bytes"], ...] | list[tuple[str, "str | bytes"]]
+"""What callers may hand in as headers: a mapping or pairs; text is sent as UTF-8."""
+
+_RESERVED = ("ce_", "dlq.", "__connect.", "x-attempt")
+_MAX_HEADERS = 100
+
+
+class MetadataError(Exception):
+    """A key, id or header that no record can carry; becomes the outcome Refused(invalid_metadata)."""
+
+    reason = RefusedReason.INVALID_METADATA
+
+
+class Lane:
+    """The way of the events of one contract: check, encode, address.
+
+    `schema_id` is None until the registry has named it; until then nothing passes.
+    """
+
+    __slots__ = (
+        "_codec",
+        "_prefix",
+        "_validator",
+        "book",
+        "contract",
+        "dead_letter_topic",
+        "key_field",
+        "name",
+        "schema_id",
+        "topic",
+    )
+
+    def __init__(
+        self, contract: Contract, *, topic: str, dead_letter_topic: str, validator: SchemaValidator, book: Book
+    ) -> None:
+        self.contract = contract
+        self.name = contract.name
+        self.topic = topic
+        self.dead_letter_topic = dead_letter_topic
+        self.key_field = contract.key_field
+        self.book = book
+        self.schema_id: int | None = None
+        self._validator = validator
+        self._codec = contract.codec
+        self._prefix = b""
+
+    def use_schema_id(self, schema_id: int) -> None:
+        """Open the lane: from now on records carry this schema id."""
+        self._prefix = frame(schema_id)
+        self.schema_id = schema_id
+
+    def encode(self, event: object) -> bytes | None:
+        """Return the record's value (schema id and Avro body), or None for an event that breaks the contract."""
+        return self._codec.encode(event, self._prefix)
+
+    def decode(self, value: bytes) -> dict[str, object]:
+        """Return the event that `encode` wrote."""
+        return self._codec.decode(value[len(self._prefix) :])
+
+    def violations(self, event: object) -> list[Violation]:
+        """Return every way in which the event breaks the contract."""
+        return self._validator.validate(self.name, event)
+
+    def key_of(self, event: object) -> bytes | None:
+        """Return the key that the contract names, as far as the event has one that can be a key."""
+        if self.key_field is None or not isinstance(event, Mapping):
+            return None
+        try:
+            value = event.get(self.key_field)
+        except Exception:  # noqa: BLE001 - a hostile mapping may raise anything; its violations say the rest
+            return None
+        kind = type(value)
+        if kind is str:
+            try:
+                return value.encode()  # type: ignore[union-attr]  # a str, as the line above found
+            except UnicodeEncodeError:
+                return None
+        if kind is bytes:
+            return value  # type: ignore[return-value]  # bytes, as the line above found
+        if kind is int or kind is uuid.UUID:
+            return str(value).encode()
+        return None
+
+
+def key_bytes(key: object) -> bytes:
+    """Return a caller's key as bytes: text as UTF-8, bytes as they are. Raises TypeError for anything else."""
+    if isinstance(key, str):
+        try:
+            return key.encode()
+        except UnicodeEncodeError:
+            raise MetadataError("the key is not valid text") from None
+    if isinstance(key, bytes):
+        return key
+    raise TypeError(f"key must be str or bytes, not {type(key).__name__}")
+
+
+def checked_event_id(event_id: object) -> str:
+    """Return the caller's event id. Raises TypeError for a wrong type, MetadataError for text that cannot be one."""
+    if not isinstance(event_id, str):
+        raise TypeError(f"event_id must be str, not {type(event_id).__name__}")
+    if not is_event_id(event_id):
+        raise MetadataError("event_id must be 1 to 256 visible ASCII characters without spaces")
+    return event_id
+
+
+def checked_headers(headers: HeadersInput) -> Headers:
+    """Return the caller's headers as Kafka takes them.
+
+    Raises TypeError for a wrong type, MetadataError for more than 100 headers, an empty, long or reserved name
+    (`ce_`, `dlq.`, `__connect.`, `x-attempt` are postroom's), or text that is not valid UTF-8.
+    """
+    pairs: Iterable[tuple[object, object]] = headers.items() if isinstance(headers, Mapping) else headers
+    checked: list[tuple[str, bytes]] = []
+    for name, value in pairs:
+        if not isinstance(name, str) or not isinstance(value, str | bytes):
+            raise TypeError("headers must be names (str) with values (str or bytes)")
+        try:
+            if not name or len(name.encode()) > 256:
+                raise MetadataError("a header's name must have 1 to 256 bytes")
+            if name.startswith(_RESERVED):
+                raise MetadataError("header names beginning with ce_, dlq., __connect. and x-attempt are reserved")
+            checked.append((name, value.encode() if isinstance(value, str) else value))
+        except UnicodeEncodeError:
+            raise MetadataError("a header is not valid text") from None
+    if len(checked) > _MAX_HEADERS:
+        raise MetadataError(f"more than {_MAX_HEADERS} headers")
+    return tuple(checked)

@@ -1,0 +1,254 @@
+"""The ledger: the running balance of every event that was handed in.
+
+    received = accepted + refused + failed + pending
+    accepted = delivered + dead_lettered + spooled + in_flight
+
+Each number is counted where its event happens: `received` at the entry, `delivered` and `dead_lettered` where the
+broker's report arrives, `accepted`, `refused` and `failed` where the receipt leaves the table of open receipts,
+whose length is `pending`. No number is derived from the others, so the two equations can fail, and `unaccounted`
+says by how much: 0, or something is wrong.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from postroom.observability.histogram import Histogram
+from postroom.observability.metric_table import (
+    ACCEPTED,
+    DEAD_LETTERED,
+    DELIVERED,
+    FAILED,
+    IN_FLIGHT,
+    LATENCY,
+    NO_TOPIC,
+    PENDING,
+    RECEIVED,
+    REFUSED,
+    SPOOLED,
+    UNACCOUNTED,
+)
+from postroom.observability.metrics import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from postroom.services.receipt import Receipt
+
+
+class Balance(msgspec.Struct, frozen=True, kw_only=True):
+    """The books at one instant. All numbers are events since the start of the process."""
+
+    received: int = 0
+    accepted: int = 0
+    refused: int = 0
+    failed: int = 0
+    pending: int = 0
+    delivered: int = 0
+    dead_lettered: int = 0
+    spooled: int = 0
+    in_flight: int = 0
+
+    @property
+    def unaccounted(self) -> int:
+        """By how many events the books are off: 0 when both equations hold."""
+        at_the_door = self.received - (self.accepted + self.refused + self.failed + self.pending)
+        inside = self.accepted - (self.delivered + self.dead_lettered + self.spooled + self.in_flight)
+        return abs(at_the_door) + abs(inside)
+
+    def __add__(self, other: Balance) -> Balance:
+        return Balance(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
+
+
+class Book:
+    """The account of one topic. Every method is atomic; the lock is the ledger's."""
+
+    __slots__ = (
+        "_lock",
+        "accepted",
+        "dead_letter_reasons",
+        "dead_lettered",
+        "delivered",
+        "failed",
+        "failed_reasons",
+        "in_flight",
+        "latency",
+        "open",
+        "received",
+        "refused",
+        "refused_reasons",
+        "spooled",
+        "topic",
+    )
+
+    def __init__(self, topic: str, lock: threading.Lock, latency: Histogram) -> None:
+        self.topic = topic
+        self._lock = lock
+        self.latency = latency
+        self.received = self.accepted = self.refused = self.failed = 0
+        self.delivered = self.dead_lettered = self.spooled = self.in_flight = 0
+        self.open: set[Receipt] = set()
+        self.refused_reasons: Counter[str] = Counter()
+        self.failed_reasons: Counter[str] = Counter()
+        self.dead_letter_reasons: Counter[str] = Counter()
+
+    def receive(self, receipt: Receipt) -> None:
+        """Count an event that was handed in, and keep its receipt open."""
+        with self._lock:
+            self.received += 1
+            self.open.add(receipt)
+
+    def deliver(self, receipt: Receipt, latency_s: float) -> bool:
+        """Count a delivery report, and the acceptance of its event; False if the event is not open.
+
+        `latency_s`: seconds from hand-in to this moment.
+        """
+        with self._lock:
+            self.delivered += 1
+            if not self._close(receipt):
+                return False
+            self.accepted += 1
+            self.latency.observe(latency_s)
+            return True
+
+    def dead_letter(self, receipt: Receipt, reason: str, latency_s: float) -> bool:
+        """Count an acknowledged dead letter, and the acceptance of its event; False if the event is not open."""
+        with self._lock:
+            self.dead_lettered += 1
+            self.dead_letter_reasons[reason] += 1
+            if not self._close(receipt):
+                return False
+            self.accepted += 1
+            self.latency.observe(latency_s)
+            return True
+
+    def refuse(self, receipt: Receipt, reason: str) -> bool:
+        """Count a refusal; False if the event is not open."""
+        with self._lock:
+            if not self._close(receipt):
+                return False
+            self.refused += 1
+            self.refused_reasons[reason] += 1
+            return True
+
+    def fail(self, receipt: Receipt, reason: str) -> bool:
+        """Count an event that could not be made safe; False if the event is not open."""
+        with self._lock:
+            if not self._close(receipt):
+                return False
+            self.failed += 1
+            self.failed_reasons[reason] += 1
+            return True
+
+    def _close(self, receipt: Receipt) -> bool:
+        try:
+            self.open.remove(receipt)
+        except KeyError:
+            return False
+        return True
+
+    def _balance(self) -> Balance:
+        return Balance(
+            received=self.received,
+            accepted=self.accepted,
+            refused=self.refused,
+            failed=self.failed,
+            pending=len(self.open),
+            delivered=self.delivered,
+            dead_lettered=self.dead_lettered,
+            spooled=self.spooled,
+            in_flight=self.in_flight,
+        )
+
+
+class Ledger:
+    """All books of one producer service, and the latency from hand-in to safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._latency = Histogram()
+        self._books: dict[str, Book] = {}
+
+    def book(self, topic: str) -> Book:
+        """Return the account of `topic`, opened at the first call. "" is for events without a known contract."""
+        with self._lock:
+            book = self._books.get(topic)
+            if book is None:
+                book = self._books[topic] = Book(topic, self._lock, self._latency)
+            return book
+
+    def by_topic(self) -> dict[str, Balance]:
+        """Return the balance of each topic, all of one instant."""
+        with self._lock:
+            return {topic: book._balance() for topic, book in self._books.items()}  # noqa: SLF001 - same module
+
+    def total(self) -> Balance:
+        """Return the balance over all topics, of one instant."""
+        return sum(self.by_topic().values(), Balance())
+
+    def reasons(self) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+        """Return the counts by reason: of dead letters, refusals, failures."""
+        dead_letters: Counter[str] = Counter()
+        refused: Counter[str] = Counter()
+        failed: Counter[str] = Counter()
+        with self._lock:
+            for book in self._books.values():
+                dead_letters += book.dead_letter_reasons
+                refused += book.refused_reasons
+                failed += book.failed_reasons
+        return dict(dead_letters), dict(refused), dict(failed)
+
+    def disown(self) -> list[Receipt]:
+        """Empty the table of open receipts and return them: nobody will ever report them.
+
+        They are counted nowhere, so that the books say how many events lost their way.
+        """
+        with self._lock:
+            orphans = [receipt for book in self._books.values() for receipt in book.open]
+            for book in self._books.values():
+                book.open.clear()
+            return orphans
+
+    def open_receipts(self) -> list[Receipt]:
+        """Return the receipts without an outcome. Takes no lock: for a forked child, where nobody else runs."""
+        return [receipt for book in self._books.values() for receipt in book.open]
+
+    def readings(self) -> Iterator[Reading]:
+        """Give the books to the metrics, as one of their sources."""
+        latency = Histogram()
+        with self._lock:
+            latency.add(self._latency)
+            balances = {topic: book._balance() for topic, book in self._books.items()}  # noqa: SLF001 - same module
+            reasons = [
+                (row, topic, reason, count)
+                for topic, book in self._books.items()
+                for row, counts in (
+                    (DEAD_LETTERED, book.dead_letter_reasons),
+                    (REFUSED, book.refused_reasons),
+                    (FAILED, book.failed_reasons),
+                )
+                for reason, count in counts.items()
+            ]
+        yield Reading(LATENCY, latency)
+        for topic, balance in balances.items():
+            label = (topic or NO_TOPIC,)
+            yield Reading(RECEIVED, balance.received, label)
+            yield Reading(ACCEPTED, balance.accepted, label)
+            yield Reading(DELIVERED, balance.delivered, label)
+            yield Reading(SPOOLED, balance.spooled, label)
+            yield Reading(PENDING, balance.pending, label)
+            yield Reading(IN_FLIGHT, balance.in_flight, label)
+            yield Reading(UNACCOUNTED, balance.unaccounted, label)
+        for row, topic, reason, count in reasons:
+            yield Reading(row, count, (topic or NO_TOPIC, reason))
+
+    def latency(self) -> Histogram:
+        """Return a copy of the histogram of seconds from hand-in to safe."""
+        latency = Histogram()
+        with self._lock:
+            latency.add(self._latency)
+        return latency

@@ -1,0 +1,346 @@
+"""The pipeline: contract, validate, pace, order, publish, outcome, account. The one way in for every event.
+
+`publish_event` hands back a receipt; what happens to the event is an outcome, never an exception. The steps are
+written once: the asyncio face, files, replays and the command line all come through here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING, Self
+
+from postroom.libs.clock import SYSTEM_CLOCK, Clock
+from postroom.libs.config_loader import Config, load_config
+from postroom.libs.event import Failed, FailedReason, RefusedReason
+from postroom.libs.exceptions import LifecycleError, QueueFullError
+from postroom.libs.logger import get_logger
+from postroom.observability.metrics import METRICS, Metrics
+from postroom.services.batch import Batch
+from postroom.services.components import Components, Registry
+from postroom.services.holder import FailHolder, Holder
+from postroom.services.intake import Intake
+from postroom.services.ledger import Ledger
+from postroom.services.receipt import CALLBACKS
+from postroom.services.settlement import Settlement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from postroom.libs.event import Event
+    from postroom.schemas.data_contracts import Contract
+    from postroom.services.batch import BatchResult
+    from postroom.services.item import Item
+    from postroom.services.journal import AcceptedJournal
+    from postroom.services.lane import HeadersInput
+    from postroom.services.receipt import Receipt
+    from postroom.streaming.publisher import Publisher
+    from postroom.streaming.rate_limiter import RateLimiter
+
+# Records between two inline polls of a producing caller, and the wait that is suggested when the queue is full.
+_SERVE_EVERY = 128
+_QUEUE_FULL_RETRY_S = 1.0
+
+_services: weakref.WeakSet[ProducerService] = weakref.WeakSet()
+
+
+class ProducerService:
+    """Takes events, checks them against their contracts, publishes them and accounts for each of them.
+
+    Without arguments the settings are found by `load_config()`: `POSTROOM_CONFIG`, `./kafka.yaml`,
+    `./config/kafka.yaml`, packaged defaults. Nothing is opened before `start()`, which the context manager and
+    the first event call. Safe to use from several threads. After a fork the child starts anew at its first event,
+    with books of its own; the parent's open events stay the parent's.
+
+    The other arguments are for tests and special wiring: a publisher, a registry, contracts, a limiter, a journal of
+    accepted events, a holder for undelivered records, a clock, a set of metrics.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        publisher: Publisher | None = None,
+        registry: Registry | None = None,
+        contracts: Mapping[str, Contract] | None = None,
+        limiter: RateLimiter | None = None,
+        journal: AcceptedJournal | None = None,
+        holder: Holder | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        metrics: Metrics = METRICS,
+    ) -> None:
+        self._config = config
+        self._publisher = publisher
+        self._registry = registry
+        self._contracts = contracts
+        self._limiter = limiter
+        self._journal = journal
+        self._holder = holder or FailHolder()
+        self._clock = clock
+        self._metrics = metrics
+        self._reset()
+        _services.add(self)
+
+    def _reset(self) -> None:
+        """Set the state of a service that has not started: new, or on the far side of a fork."""
+        self._life_lock = threading.Lock()
+        self._order_lock = threading.Lock()
+        self._sequence = 0
+        self._running = False
+        self._closed = False
+        self._parts: Components | None = None
+        self._intake: Intake | None = None
+        self.ledger = Ledger()
+        self.settlement = Settlement(
+            lambda: self.parts,
+            journal=self._journal,
+            holder=self._holder,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
+
+    @classmethod
+    def from_config(
+        cls, path: str | Path | None = None, *, env: str | None = None, overrides: Mapping[str, object] | None = None
+    ) -> Self:
+        """Make a service from a settings file. Raises ConfigurationError with file, line, key and remedy."""
+        return cls(load_config(path, env=env, overrides=overrides))
+
+    # -- life
+
+    def start(self) -> Self:
+        """Load contracts, ask the registry for their ids, make ready to publish. Calling it again does nothing.
+
+        Does not wait for a broker. Raises ConfigurationError, ContractError or SchemaRegistryError when the set-up
+        is wrong, LifecycleError when the service is closed. A registry that does not answer stops nothing: events
+        are refused as `contract_unavailable` until it does.
+        """
+        with self._life_lock:
+            if self._closed:
+                raise LifecycleError("this producer service is closed", remedy="make a new one")
+            if self._running:
+                return self
+            parts = Components(
+                self._config or load_config(),
+                ledger=self.ledger,
+                clock=self._clock,
+                metrics=self._metrics,
+                publisher=self._publisher,
+                registry=self._registry,
+                contracts=self._contracts,
+                limiter=self._limiter,
+            )
+            parts.start()
+            self._parts = parts
+            self._intake = Intake(parts, self.ledger, self.settlement, self._clock)
+            self._end_metrics = self._metrics.add_source(self.ledger.readings)
+            self._running = True
+        return self
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Take no more events, wait for those on their way, let go of everything.
+
+        What is not acknowledged within `timeout_s` seconds (default `delivery.close_timeout_s`) ends as the holder
+        decides; every receipt has its outcome when this returns. Calling it again does nothing.
+        """
+        with self._life_lock:
+            if self._closed:
+                return
+            self._closed = True
+            if not self._running:
+                return
+            with self._order_lock:  # whoever is sending right now has sent; who comes later sees it closed
+                self._running = False
+            parts = self.parts
+            patience_s = parts.config.delivery.close_timeout_s if timeout_s is None else timeout_s
+            end = self._clock.monotonic() + patience_s
+            self._finish_open_events(parts.publisher, end)
+            parts.publisher.close(0.0)
+            self.settlement.stop()
+            self._disown_the_lost()
+            CALLBACKS.drain(max(0.1, end - self._clock.monotonic()))
+            self._end_metrics()
+            parts.stop()
+
+    def _finish_open_events(self, publisher: Publisher, end: float) -> None:
+        """Wait until nothing is on its way: not with the publisher, and not from there to the dead letters."""
+        while True:
+            left = end - self._clock.monotonic()
+            unsent = publisher.flush(max(0.0, left))
+            if unsent and left <= 0:
+                get_logger("postroom.producer_service").warning("closed_too_early", operation="close", count=unsent)
+                publisher.purge()
+            if not self.settlement.repairing() and not publisher.in_flight():
+                return
+            self._clock.sleep(0.002)
+
+    def _disown_the_lost(self) -> None:
+        orphans = self.ledger.disown()
+        if orphans:
+            log = get_logger("postroom.producer_service")
+            log.error("events_unaccounted", operation="close", count=len(orphans))
+        for receipt in orphans:
+            receipt.resolve(Failed(FailedReason.UNACCOUNTED, may_be_in_kafka=True, detail="its report never came"))
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def parts(self) -> Components:
+        """The parts at work; LifecycleError before the start."""
+        if self._parts is None:
+            raise LifecycleError("this producer service has not started", remedy="call start() first")
+        return self._parts
+
+    # -- the way in
+
+    def publish_event(
+        self,
+        event: Event | bytes | str,
+        *,
+        event_type: str | None = None,
+        key: str | bytes | None = None,
+        event_id: str | None = None,
+        timestamp: int | None = None,
+        headers: HeadersInput | None = None,
+        timeout: float = 5.0,
+    ) -> Receipt:
+        """Hand in one event; its outcome comes on the receipt.
+
+        `event` is a mapping, or the JSON of one (bytes or text), which is read by the contract. The contract is
+        `event_type`, else the header `ce_type`, else the default contract. `key` replaces the one that the contract
+        names; `event_id` (else the header `ce_id`, else a new UUID version 7) stays the same through every repeat;
+        `timestamp` is the record's time in milliseconds since 1970, by default now. `timeout` is the longest wait in
+        seconds for pace or for room in the queue; 0 never waits.
+
+        Raises only for misuse: TypeError for an argument of a wrong kind, LifecycleError when closed, and what
+        `start()` raises when this is the first event.
+        """
+        item = self.admit(event, event_type, key, event_id, timestamp, headers)
+        if item.record is None:
+            return item.receipt
+        limiter = self.parts.limiter
+        end = self._clock.monotonic() + timeout
+        if not limiter.acquire(timeout):
+            self.settlement.refuse(item, RefusedReason.RATE_LIMITED, limiter.retry_after())
+        else:
+            while not self.try_send(item):
+                left = end - self._clock.monotonic()
+                if left <= 0 or not self.parts.publisher.wait_for_room(left):
+                    self.refuse_for_want_of_room(item)
+                    break
+        return item.receipt
+
+    def publish_many(
+        self,
+        events: Iterable[Event | bytes | str],
+        *,
+        event_type: str | None = None,
+        headers: HeadersInput | None = None,
+        timeout: float = 60.0,
+    ) -> BatchResult:
+        """Hand in events one after the other and wait for all outcomes; see `BatchResult`.
+
+        `events` is read lazily and memory stays bounded. `timeout` is the longest wait in seconds for pace or room,
+        for each event. What iterating `events` raises is raised here, once the events before it have their outcomes.
+        """
+        batch = Batch()
+        try:
+            for event in events:
+                batch.add(self.publish_event(event, event_type=event_type, headers=headers, timeout=timeout))
+        finally:
+            result = batch.finish()
+        return result
+
+    # -- the steps; the asyncio face walks them with its own way of waiting
+
+    def admit(
+        self,
+        event: Event | bytes | str,
+        event_type: str | None,
+        key: str | bytes | None,
+        event_id: str | None,
+        timestamp: int | None,
+        headers: HeadersInput | None,
+    ) -> Item:
+        """Steps 1 and 2, see `Intake.admit`; starts the service when this is its first event."""
+        if not self._running:
+            self.start()
+        intake = self._intake
+        assert intake is not None
+        return intake.admit(event, event_type, key, event_id, timestamp, headers)
+
+    def try_send(self, item: Item) -> bool:
+        """Steps 4 and 5: give the sequence number and publish, as one step; False when the queue is full."""
+        record = item.record
+        assert record is not None
+        publisher = self.parts.publisher
+        with self._order_lock:
+            if not self._running:
+                closed = Failed(FailedReason.CLOSED, may_be_in_kafka=False, detail="the service was closed")
+                self.settlement.fail(item, closed)
+                return True
+            sequence = item.sequence = self._sequence + 1
+            try:
+                publisher.publish(record, item.report)
+            except QueueFullError:
+                return False
+            self._sequence = sequence
+        if sequence % _SERVE_EVERY == 0:
+            publisher.serve()
+        return True
+
+    def refuse_for_want_of_room(self, item: Item) -> None:
+        """End the item's way because the queue of unacknowledged records stayed full."""
+        self.settlement.refuse(item, RefusedReason.QUEUE_FULL, _QUEUE_FULL_RETRY_S)
+
+    # -- fork
+
+    def _after_fork_in_child(self) -> None:
+        parents_receipts = self.ledger.open_receipts()
+        closed = self._closed
+        self._reset()
+        self._closed = closed
+        for receipt in parents_receipts:
+            if not receipt.done():
+                detail = "its outcome is known in the parent process only"
+                receipt.resolve(Failed(FailedReason.CLOSED, may_be_in_kafka=True, detail=detail))
+
+
+_shared_lock = threading.Lock()
+_shared: ProducerService | None = None
+
+
+def get_service() -> ProducerService:
+    """Return this process's own service, made from the settings found by `load_config()` at the first call.
+
+    In a forked child it starts anew; it is closed when the interpreter exits.
+    """
+    global _shared  # noqa: PLW0603 - one service a process is what this function is for
+    with _shared_lock:
+        if _shared is None or _shared._closed:  # noqa: SLF001 - the module's own class
+            _shared = ProducerService()
+        return _shared
+
+
+def _close_all() -> None:
+    """At interpreter exit: whoever forgot to close does not lose what was on its way."""
+    for service in list(_services):
+        service.close()
+
+
+def _after_fork_in_child() -> None:
+    global _shared_lock  # noqa: PLW0603 - another thread may have held it when the process forked
+    _shared_lock = threading.Lock()
+    for service in list(_services):
+        service._after_fork_in_child()  # noqa: SLF001 - the module's own class
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_after_fork_in_child)

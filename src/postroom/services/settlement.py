@@ -1,0 +1,237 @@
+"""Steps 6 and 7 of the pipeline: what became of an event, and that it is counted. The one place for both."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+from postroom.libs.event import (
+    DeadLettered,
+    DeadLetterReason,
+    Delivered,
+    Failed,
+    FailedReason,
+    Outcome,
+    Refused,
+    RefusedReason,
+)
+from postroom.libs.exceptions import NotRepresentableError, PostroomError, QueueFullError
+from postroom.libs.logger import get_logger, limited
+from postroom.streaming.dead_letter_queue import dead_letter_record
+from postroom.streaming.delivery import Action
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postroom.libs.clock import Clock
+    from postroom.libs.event import Event, Record, Violation
+    from postroom.observability.metrics import Metrics
+    from postroom.services.components import Components
+    from postroom.services.holder import Holder
+    from postroom.services.item import Item
+    from postroom.services.journal import AcceptedJournal
+    from postroom.streaming.publisher import Report
+
+
+class Settlement:
+    """Gives each item its one outcome, counts it in the books, and resolves its receipt, in this order.
+
+    Records that a broker refuses for their own sake become dead letters on a thread of their own, which may wait
+    for room in the queue; the threads that bring reports never wait.
+    """
+
+    def __init__(
+        self,
+        parts: Callable[[], Components],
+        *,
+        journal: AcceptedJournal | None,
+        holder: Holder,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._parts = parts
+        self._journal = journal
+        self._holder = holder
+        self._clock = clock
+        self._metrics = metrics
+        self._log = limited(get_logger("postroom.producer_service"))
+        self._repairs: queue.SimpleQueue[tuple[Item, DeadLetterReason] | None] = queue.SimpleQueue()
+        self._repair_lock = threading.Lock()
+        self._repairing = 0
+        self._repair_thread: threading.Thread | None = None
+        self.journal_failures = 0
+
+    # -- the publisher's last word on a record
+
+    def on_report(self, item: Item, report: Report) -> None:
+        """Decide and count what the report means for the item. Called where reports arrive: never waits, never raises."""
+        record = item.record
+        assert record is not None
+        decision = report.decision
+        if decision.action is Action.DELIVERED:
+            self._accept(item, record, report)
+        elif decision.action is Action.DEAD_LETTER and not item.dead_letter_reason:
+            assert isinstance(decision.reason, DeadLetterReason)
+            self._repair(item, decision.reason)
+        else:
+            outcome = self._holder.hold(record, report)
+            if isinstance(outcome, Failed):
+                self.fail(item, outcome)
+            self._log.warning(
+                "event_not_delivered",
+                operation="publish",
+                event_id=record.event_id,
+                topic=record.topic,
+                error=report.detail,
+            )
+
+    def _accept(self, item: Item, record: Record, report: Report) -> None:
+        if self._journal is not None:
+            self._write_journal(self._journal, item, record)
+        latency_s = self._clock.monotonic() - item.handed_in
+        outcome: Outcome
+        if item.dead_letter_reason:
+            known = item.book.dead_letter(item.receipt, item.dead_letter_reason, latency_s)
+            outcome = DeadLettered(
+                item.dead_letter_reason, record.topic, report.partition, report.offset, item.violations
+            )
+        else:
+            known = item.book.deliver(item.receipt, latency_s)
+            outcome = Delivered(record.topic, report.partition, report.offset)
+        self._resolve(item, outcome, known=known)
+
+    def _write_journal(self, journal: AcceptedJournal, item: Item, record: Record) -> None:
+        try:
+            journal.accepted(
+                event_id=record.event_id,
+                key=record.key,
+                topic=record.topic,
+                sequence=item.sequence,
+                dead_letter=bool(item.dead_letter_reason),
+            )
+        except PostroomError as exc:
+            self.journal_failures += 1
+            self._metrics.record_error(exc.code)
+            self._log.error("journal_failed", operation="account", event_id=record.event_id, error=exc.code)
+
+    # -- outcomes without a report
+
+    def refuse(self, item: Item, reason: RefusedReason, retry_after_s: float | None = None, detail: str = "") -> None:
+        """End the item's way before anything of it reached a topic. `retry_after_s` is None where waiting cannot help."""
+        item.record = None
+        known = item.book.refuse(item.receipt, reason.value)
+        self._resolve(item, Refused(reason, retry_after_s, detail), known=known)
+
+    def fail(self, item: Item, outcome: Failed) -> None:
+        """End the item's way without having made it safe."""
+        known = item.book.fail(item.receipt, outcome.reason.value)
+        self._resolve(item, outcome, known=known)
+
+    def fail_for_defect(self, item: Item, operation: str, exc: Exception) -> None:
+        """End the item's way because of a defect of ours; the log names its kind, and the event is not lost silently."""
+        self._log.error(
+            "pipeline_defect", operation=operation, event_id=item.receipt.event_id, error=type(exc).__name__
+        )
+        item.record = None
+        self.fail(item, Failed(FailedReason.INTERNAL, may_be_in_kafka=False, detail=type(exc).__name__))
+
+    def _resolve(self, item: Item, outcome: Outcome, *, known: bool) -> None:
+        if not known:
+            # The books will not balance, and that is right: this event was counted once too often or never.
+            self._metrics.record_error("unaccounted")
+            self._log.error("event_unaccounted", operation="account", event_id=item.receipt.event_id)
+            if item.receipt.done():
+                return
+        item.receipt.resolve(outcome)
+
+    # -- dead letters
+
+    def make_dead_letter(
+        self,
+        item: Item,
+        event: Event | bytes,
+        reason: DeadLetterReason,
+        stage: str,
+        *,
+        key: bytes | None,
+        timestamp_ms: int,
+        violations: tuple[Violation, ...] = (),
+    ) -> None:
+        """Give the item a dead letter to send, or refuse it where no dead letter can hold the event."""
+        lane = item.lane
+        assert lane is not None
+        config = self._parts().config
+        try:
+            record = dead_letter_record(
+                event,
+                topic=lane.topic,
+                dead_letter_topic=lane.dead_letter_topic,
+                reason=reason.value,
+                stage=stage,
+                event_id=item.receipt.event_id,
+                event_type=lane.name,
+                key=key,
+                headers=item.user_headers,
+                violations=violations,
+                contract=f"{lane.name}:{lane.contract.version}",
+                schema_id=lane.schema_id,
+                now_ms=self._clock.time_ms(),
+                timestamp_ms=timestamp_ms,
+                max_header_bytes=config.dead_letters.max_header_bytes,
+                max_message_bytes=config.producer.max_message_bytes,
+            )
+        except NotRepresentableError as exc:
+            self.refuse(item, RefusedReason.NOT_REPRESENTABLE, detail=exc.message)
+            return
+        item.record, item.dead_letter_reason, item.violations = record, reason.value, violations
+
+    def _repair(self, item: Item, reason: DeadLetterReason) -> None:
+        with self._repair_lock:
+            self._repairing += 1
+            if self._repair_thread is None:
+                self._repair_thread = threading.Thread(target=self._run_repairs, name="postroom-repair", daemon=True)
+                self._repair_thread.start()
+        self._repairs.put((item, reason))
+
+    def repairing(self) -> int:
+        """Return how many refused records wait to become dead letters."""
+        return self._repairing
+
+    def stop(self) -> None:
+        """End the repair thread, if there is one; call it when nothing is on its way any more."""
+        if self._repair_thread is not None:
+            self._repairs.put(None)
+            self._repair_thread.join(5.0)
+
+    def _run_repairs(self) -> None:
+        while (work := self._repairs.get()) is not None:
+            item, reason = work
+            try:
+                self._bury(item, reason)
+            except Exception as exc:  # noqa: BLE001 - the next one must not suffer for this one; it fails, and says so
+                self.fail_for_defect(item, "repair", exc)
+            finally:
+                with self._repair_lock:
+                    self._repairing -= 1
+
+    def _bury(self, item: Item, reason: DeadLetterReason) -> None:
+        """Send the event of a record that the broker refused to the dead letter topic."""
+        refused, lane = item.record, item.lane
+        assert refused is not None
+        assert refused.value is not None
+        assert lane is not None
+        event: Event | bytes = lane.decode(refused.value) if item.raw is None else item.raw
+        item.record = None
+        self.make_dead_letter(item, event, reason, "publish", key=refused.key, timestamp_ms=refused.timestamp_ms)
+        if item.record is None:
+            return  # no dead letter can hold it, and its receipt says so
+        parts = self._parts()
+        parts.limiter.charge()
+        while True:
+            try:
+                parts.publisher.publish(item.record, item.report)
+            except QueueFullError:
+                parts.publisher.wait_for_room(1.0)
+            else:
+                return

@@ -1,0 +1,72 @@
+"""The one place where librdkafka's own key names stand: from postroom's settings to the client library's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from postroom.libs.config_loader import Config
+
+# A topic that is missing is reported after this time instead of the library's 30 s: one started by hand or by
+# `postroom topics create` is visible within one or two seconds, and a wrong name should be heard of early.
+_UNKNOWN_TOPIC_AFTER_MS = 5_000
+
+# How often the client library tells about its connections; one report costs about 0.1 ms.
+_STATISTICS_EVERY_MS = 1_000
+
+
+def client_settings(config: Config) -> dict[str, object]:
+    """Return what every client needs: addresses, identity, security, and the allow-listed keys of the user's own."""
+    producer = config.producer
+    security = producer.security
+    named: dict[str, object] = {
+        "bootstrap.servers": config.broker,
+        "client.id": producer.client_id,
+        "security.protocol": security.protocol,
+        "sasl.mechanism": security.sasl_mechanism,
+        "sasl.username": security.sasl_username,
+        "sasl.password": security.sasl_password.get_secret_value() if security.sasl_password else None,
+        "ssl.ca.location": _text(security.ssl_ca),
+        "ssl.certificate.location": _text(security.ssl_certificate),
+        "ssl.key.location": _text(security.ssl_key),
+        "ssl.key.password": security.ssl_key_password.get_secret_value() if security.ssl_key_password else None,
+        "socket.keepalive.enable": True,
+    }
+    return {key: value for key, value in named.items() if value is not None} | dict(producer.librdkafka)
+
+
+def producer_settings(config: Config) -> dict[str, object]:
+    """Return the settings of the producer, each chosen on purpose.
+
+    Waiting for the network is bounded by `delivery.hand_over_after_s` (the client purges then); the library's
+    own timeout is the backstop behind it and four times as long, at least two minutes, because a record that it
+    times out says nothing about where it is.
+    """
+    producer = config.producer
+    return client_settings(config) | {
+        "enable.idempotence": producer.idempotent,
+        "acks": producer.acks,
+        "compression.type": producer.compression,
+        "linger.ms": producer.linger_ms,
+        "retries": producer.retries,
+        "retry.backoff.ms": producer.retry_backoff_ms,
+        "retry.backoff.max.ms": producer.retry_backoff_max_ms,
+        "reconnect.backoff.ms": producer.retry_backoff_ms,
+        "reconnect.backoff.max.ms": producer.retry_backoff_max_ms,
+        "max.in.flight.requests.per.connection": producer.max_in_flight,
+        "message.timeout.ms": int(max(120.0, 4 * config.delivery.hand_over_after_s) * 1000),
+        "message.max.bytes": producer.max_message_bytes,
+        "queue.buffering.max.messages": producer.queue_max_messages,
+        "queue.buffering.max.kbytes": max(1, producer.queue_max_bytes // 1024),
+        # Keys land where Java clients and Kafka Streams put them; librdkafka's own default does not.
+        "partitioner": "murmur2_random",
+        "allow.auto.create.topics": False,
+        "topic.metadata.propagation.max.ms": _UNKNOWN_TOPIC_AFTER_MS,
+        "statistics.interval.ms": _STATISTICS_EVERY_MS,
+    }
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

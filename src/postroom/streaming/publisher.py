@@ -1,0 +1,68 @@
+"""The seam between the pipeline and whatever moves bytes: Kafka, or a fake in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from postroom.libs.event import Record
+from postroom.streaming.delivery import Decision
+
+
+class Report(msgspec.Struct, frozen=True, gc=False):
+    """The one and last word about a published record.
+
+    `partition` and `offset` are -1 unless it was delivered. `code` is librdkafka's error number, 0 for none;
+    `detail` is text for people, without anything of the record's content.
+    """
+
+    decision: Decision
+    partition: int = -1
+    offset: int = -1
+    code: int = 0
+    detail: str = ""
+
+
+OnDone: TypeAlias = Callable[[Report], None]
+
+
+class Publisher(Protocol):
+    """Takes records and answers for each of them exactly once."""
+
+    def start(self) -> None:
+        """Make ready to publish. Calling it again does nothing."""
+        ...
+
+    def publish(self, record: Record, on_done: OnDone) -> None:
+        """Take the record; `on_done` gets its report later, or at once where it is refused on the spot.
+
+        Raises QueueFullError when nothing was taken for want of room: then no report follows.
+        Records are sent in the order of these calls.
+        """
+        ...
+
+    def serve(self) -> None:
+        """Handle the reports that have arrived, unless another thread is at it. Never waits."""
+        ...
+
+    def wait_for_room(self, timeout_s: float) -> bool:
+        """Wait until the queue has room again, at most `timeout_s` seconds; False if it has none then."""
+        ...
+
+    def in_flight(self) -> int:
+        """Return the number of records taken and not reported."""
+        ...
+
+    def flush(self, deadline_s: float) -> int:
+        """Wait up to `deadline_s` seconds for all reports; return how many are missing. The caller must act on it."""
+        ...
+
+    def purge(self) -> None:
+        """Give up on everything unreported: every such record gets its report before this returns."""
+        ...
+
+    def close(self, timeout_s: float) -> None:
+        """Flush for up to `timeout_s` seconds, purge the rest, let go of everything."""
+        ...

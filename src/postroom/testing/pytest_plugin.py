@@ -1,0 +1,88 @@
+"""Pytest fixtures: a real Kafka and a real Schema Registry, started only when a test asks for them.
+
+    def test_my_service(postroom_stack, postroom_topic):
+        producer = Producer({"bootstrap.servers": postroom_stack.bootstrap})
+        producer.produce(postroom_topic, b"hello")
+
+Installed with postroom, found by pytest by itself. Needs the extra: `pip install 'postroom[stack]'`; the first run
+downloads Kafka and the registry into the user's cache. Each set of servers is started once per session.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from postroom.testing.local_stack import LocalStack
+
+
+def _started(request: pytest.FixtureRequest, brokers: int) -> Iterator[LocalStack]:
+    from postroom.testing.local_stack import LocalStack  # heavy: loaded for who asks
+
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+
+    def progress(line: str) -> None:
+        if reporter is not None and reporter.verbosity > 0:
+            reporter.write_line(f"postroom stack: {line}")
+
+    with LocalStack(brokers=brokers, progress=progress) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def postroom_stack(request: pytest.FixtureRequest) -> Iterator[LocalStack]:
+    """A running stack of one broker and a registry, the same for the whole session."""
+    yield from _started(request, brokers=1)
+
+
+@pytest.fixture(scope="session")
+def postroom_cluster(request: pytest.FixtureRequest) -> Iterator[LocalStack]:
+    """A running stack of three brokers and a registry, the same for the whole session.
+
+    A test may kill and pause its brokers: `postroom_cluster_topic` and `postroom_new_cluster_topic` make it whole
+    again before and after the test that uses them; other tests call `postroom_cluster.restore()`.
+    """
+    yield from _started(request, brokers=3)
+
+
+@pytest.fixture
+def postroom_new_topic(postroom_stack: LocalStack) -> Callable[..., str]:
+    """A function that creates a topic of a new name on `postroom_stack` and returns the name.
+
+    It takes a prefix, `partitions` (6) and `config`, a mapping of Kafka's topic settings.
+    """
+    return _topic_maker(postroom_stack)
+
+
+@pytest.fixture
+def postroom_topic(postroom_new_topic: Callable[..., str]) -> str:
+    """The name of a fresh topic with six partitions on `postroom_stack`."""
+    return postroom_new_topic()
+
+
+@pytest.fixture
+def postroom_new_cluster_topic(postroom_cluster: LocalStack) -> Iterator[Callable[..., str]]:
+    """The same as `postroom_new_topic` on `postroom_cluster`, with three replicas."""
+    postroom_cluster.restore()
+    yield _topic_maker(postroom_cluster)
+    postroom_cluster.restore()
+
+
+@pytest.fixture
+def postroom_cluster_topic(postroom_new_cluster_topic: Callable[..., str]) -> str:
+    """The name of a fresh topic with six partitions and three replicas on `postroom_cluster`."""
+    return postroom_new_cluster_topic()
+
+
+def _topic_maker(stack: LocalStack) -> Callable[..., str]:
+    def new_topic(prefix: str = "test", *, partitions: int = 6, config: dict[str, str] | None = None) -> str:
+        name = f"{prefix}-{uuid.uuid4().hex[:12]}"
+        stack.create_topic(name, partitions=partitions, config=config)
+        return name
+
+    return new_topic

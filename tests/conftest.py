@@ -1,0 +1,23 @@
+"""What every test of ours gets: marks by folder, and a wall between unit tests and real servers.
+
+The fixtures with the real servers are the ones that users get: `postroom.testing.pytest_plugin`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+_TESTS = Path(__file__).parent
+_SERVERS = {"postroom_stack": "kafka", "postroom_cluster": "cluster"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs real servers (`-m "not kafka and not cluster"` leaves it out); refuse it in tests/unit."""
+    for item in items:
+        asked = [mark for name, mark in _SERVERS.items() if name in getattr(item, "fixturenames", ())]
+        if asked and item.path.is_relative_to(_TESTS / "unit"):
+            raise pytest.UsageError(f"{item.nodeid} is a unit test and may not start a real Kafka")
+        for mark in asked:
+            item.add_marker(mark)
