@@ -148,7 +148,7 @@ class TestOneBroker:
             stack.broker(1).start()
         with pytest.raises(LifecycleError, match="started already"):
             stack.start()
-        assert "started" in stack.broker(1).log_tail(200)
+        assert len(stack.broker(1).log_tail(3).splitlines()) == 3
 
 
 class TestThreeBrokers:

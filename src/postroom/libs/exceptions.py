@@ -30,6 +30,7 @@
     |  |- DeadLetteredError
     |- ReceiptTimeoutError           the outcome is not known yet (also a TimeoutError)
     |- LifecycleError                misuse: closed, not started, wrong process
+    |- JournalError                  the journal of accepted events cannot be read or written
     |- StackError                    the local Kafka or registry did not come up
 
 `code` is stable and meant for machines; `retriable` says whether the same call can succeed later;
@@ -258,6 +259,12 @@ class LifecycleError(PostroomError):
     """The object cannot do this in its present state: it is closed, not started, or from another process."""
 
     code = "lifecycle"
+
+
+class JournalError(PostroomError):
+    """The journal of accepted events could not be opened, written or read."""
+
+    code = "journal_failed"
 
 
 class StackError(PostroomError):

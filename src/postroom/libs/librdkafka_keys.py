@@ -43,9 +43,7 @@ ALLOWED = frozenset(
         "ssl.crl.location",
         "ssl.curves.list",
         "ssl.sigalgs.list",
-        "statistics.interval.ms",
         "sticky.partitioning.linger.ms",
-        "topic.metadata.propagation.max.ms",
         "topic.metadata.refresh.fast.interval.ms",
         "topic.metadata.refresh.interval.ms",
         "topic.metadata.refresh.sparse",
@@ -108,6 +106,8 @@ _FORBIDDEN = (
     ("transaction.timeout.ms", "needs transactions, which postroom does not use", "remove it"),
     ("enable.gapless.guarantee", "does not hold what it promises under a timeout", "remove it"),
     ("queuing.strategy", "breaks the order that idempotent producing needs", "remove it"),
+    ("statistics.interval.ms", "is set by postroom itself, which reads the statistics", "remove it"),
+    ("topic.metadata.propagation.max.ms", "is set by postroom itself", "remove it"),
     ("delivery.report.only.error", "hides the reports that postroom counts", "remove it"),
 )
 

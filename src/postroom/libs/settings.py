@@ -22,8 +22,10 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     Strict,
+    ValidationError,
 )
 
+from postroom.libs.exceptions import ConfigurationError
 from postroom.libs.librdkafka_keys import refusal
 from postroom.libs.safe_yaml import printable
 from postroom.libs.setting_formats import (
@@ -75,11 +77,10 @@ class OriginKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from. `name` is the environment section, the variable or the option (`--broker`, or
-    `override` for one that the program gave)."""
+    """Where a value came from; as text `kafka.yaml:14`, `variable POSTROOM_BROKER` or `--broker`.
 
-    # Printed: `kafka.yaml:14`, `variable POSTROOM_BROKER`, `--broker`, `packaged default`.
-    """"""
+    `name` is the environment section, the variable or the option (`override` for one that the program gave).
+    """
 
     kind: OriginKind
     file: Path | None = None
@@ -299,11 +300,45 @@ class Config(Section):
         """Every setting by its dotted key, in the order of `kafka.yaml`; secrets stay wrapped."""
         return dict(_flat(self, ""))
 
+    def with_overrides(self, overrides: Mapping[str, object]) -> Config:
+        """The same settings with other values under the dotted keys of `overrides`; their origin says so.
+
+        For values that a program finds while it runs, such as the port of an embedded broker. Raises
+        ConfigurationError for a key that is no setting and for a value that a setting cannot take.
+        """
+        config = self
+        for key, value in overrides.items():
+            try:
+                config = _replaced(config, key.split("."), value)
+            except (KeyError, ValidationError) as exc:
+                what = "is no setting" if isinstance(exc, KeyError) else "cannot take this value"
+                remedy = "see the settings with: postroom config show"
+                raise ConfigurationError(f"override {printable(key)} {what}", remedy=remedy) from None
+        given = dict.fromkeys(overrides, Origin(OriginKind.OPTION, name="override"))
+        origins = {**self._origins, **given}
+        return config.with_origins(origins, file=self._file, environment=self._environment)
+
     def with_origins(self, origins: Mapping[str, Origin], *, file: Path | None, environment: str | None) -> Config:
         """The same settings that also know where they came from."""
         copy = self.model_copy()
         copy._origins, copy._file, copy._environment = FrozenMapping(origins), file, environment  # noqa: SLF001 - own class
         return copy
+
+
+_S = TypeVar("_S", bound=Section)
+
+
+def _replaced(section: _S, path: list[str], value: object) -> _S:
+    """`section` made anew, and checked, with `value` at `path`. Raises KeyError and pydantic's ValidationError."""
+    name = path[0]
+    held = section[name]
+    if isinstance(held, Section) and len(path) > 1:
+        value = _replaced(held, path[1:], value)
+    elif isinstance(held, FrozenMapping) and len(path) > 1:
+        value = {**held, ".".join(path[1:]): value}
+    elif isinstance(held, (Section, FrozenMapping)) or len(path) > 1:
+        raise KeyError(name)
+    return type(section).model_validate({**dict(section), name: value})
 
 
 def _flat(section: Section, prefix: str) -> Iterator[tuple[str, object]]:

@@ -270,10 +270,12 @@ def serve(metrics: Metrics, health: HealthCheck, host: str = "127.0.0.1", port: 
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65_535:
+        raise ConfigurationError(f"metrics: {port} is no port", remedy="set metrics.port to a number from 0 to 65535")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError, UnicodeError) as exc:
+    except (OSError, UnicodeError) as exc:
         reason = getattr(exc, "strerror", None) or type(exc).__name__
         raise ConfigurationError(
             f"metrics: cannot listen on host {host}, port {port}: {reason}",

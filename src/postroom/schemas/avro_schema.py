@@ -27,6 +27,7 @@ Path: TypeAlias = "tuple[str | int, ...]"
 PRIMITIVES: Final = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 _COMPLEX: Final = ("record", "enum", "array", "map", "fixed")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ATTRIBUTE: Final = re.compile(r"[A-Za-z_$@][A-Za-z0-9_.:$@-]*")
 _MAX_NESTING: Final = 4 * MAX_DEPTH
 _NO_NODE: Final = Leaf("null", "null")
 
@@ -75,13 +76,13 @@ def parse_schema(raw: Mapping[str, Any] | Sequence[Any] | str) -> AvroSchema:
 
 
 def try_schema(raw: object) -> tuple[AvroSchema | None, tuple[Problem, ...]]:
-    """The resolved tree, or None and every problem that could be found at once."""
+    """The resolved tree, or None and every problem and doubt that could be found at once."""
     parser = _Parser()
     root = parser.node(raw, "", (), 0)
     if not parser.problems:
         parser.settle(root)
     if parser.problems:
-        return None, tuple(parser.problems)
+        return None, (*parser.problems, *parser.doubts)
     return AvroSchema(root, is_recursive(root), tuple(parser.doubts)), ()
 
 
@@ -163,7 +164,13 @@ class _Parser:
         self._paths[id(union)] = path
         return union
 
+    def _check_attributes(self, raw: dict[str, Any], path: Path) -> None:
+        """Half a sentence as a key is what YAML makes of a text with a comma and without quotes."""
+        if not all(isinstance(key, str) and _ATTRIBUTE.fullmatch(key) for key in raw):
+            self.doubts.append(Problem(path, "has a key that is no name", "put texts with commas into quotes"))
+
     def _object(self, raw: dict[str, Any], namespace: str, path: Path, nesting: int) -> Node:
+        self._check_attributes(raw, path)
         kind = raw.get("type")
         if kind == "record":
             return self._record(raw, namespace, path, nesting)
@@ -270,6 +277,7 @@ class _Parser:
             self.wrong(path, f"field {name} has no type", "add type:")
             return
         self._check_aliases(raw, path)
+        self._check_attributes(raw, path)
         if raw.get("logicalType") is not None:
             remedy = "move it into the type: {type: long, logicalType: timestamp-millis}"
             self.doubts.append(Problem(path, f"Avro ignores a logicalType beside the type of field {name}", remedy))

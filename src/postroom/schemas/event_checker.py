@@ -122,7 +122,7 @@ class _Walk:
             if key not in names:
                 shown = str(key) if is_plain_name(key) else "<unprintable>"
                 inner = f"{path}.{shown}" if path else shown
-                self.say(inner, "unknown_field", f"no such field in {node}", kind_of(item))
+                self.say(inner, "unknown_field", f"only fields of {node}", kind_of(item))
 
 
 def _type_of(branch: Node) -> type | None:

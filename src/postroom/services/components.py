@@ -108,21 +108,20 @@ class Components:
 
     def _start_embedded(self) -> None:
         config = self.config
-        overrides: dict[str, object] = {}
+        registry = config.schema_registry
         if config.broker == "embedded" and self._publisher is None:
             from postroom.streaming.embedded_broker import EmbeddedBroker
 
             broker = EmbeddedBroker().start()
             self._stop_actions.append(("embedded broker", broker.stop))
-            overrides["broker"] = broker.bootstrap
             if config.origin("schema_registry.url").kind is OriginKind.PACKAGED:
-                overrides["schema_registry.url"] = "embedded"
-        if overrides.get("schema_registry.url", config.schema_registry.url) == "embedded":
+                registry = registry.model_copy(update={"url": "embedded"})
+            config = config.model_copy(update={"broker": broker.bootstrap})
+        if registry.url == "embedded" and self._registry is None:
             folder = tempfile.TemporaryDirectory(prefix="postroom-registry-")
             self._stop_actions.append(("embedded registry", folder.cleanup))
-            overrides |= {"schema_registry.url": folder.name, "schema_registry.auto_register": True}
-        if overrides:
-            self.config = config.with_overrides(overrides)
+            registry = registry.model_copy(update={"url": folder.name, "auto_register": True})
+        self.config = config.model_copy(update={"schema_registry": registry})
 
     def _open_lanes(self) -> None:
         contracts = self._contracts
@@ -138,11 +137,9 @@ class Components:
             )
         validator = SchemaValidator(contracts)
         for contract in contracts.values():
-            dead_letters = contract.dead_letter_topic or f"{contract.topic}{self.config.dead_letters.suffix}"
             self.lanes[contract.name] = Lane(
                 contract,
                 topic=self.config.topic(contract.topic),
-                dead_letter_topic=self.config.topic(dead_letters),
                 validator=validator,
                 book=self._ledger.book(contract.topic),
             )

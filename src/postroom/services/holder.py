@@ -15,7 +15,7 @@ class Holder(Protocol):
     """Decides the outcome of a record that came back from the publisher undelivered."""
 
     def hold(self, record: Record, report: Report) -> Outcome:
-        """Keep the record and return Spooled, or return Failed. Called where reports arrive: must not wait for Kafka."""
+        """Keep the record and return Spooled, or return Failed. Called where reports arrive: never waits for Kafka."""
         ...
 
 

@@ -6,12 +6,21 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from postroom.libs.event import DeadLetterReason, Event, EventIds, Record, RefusedReason, Violation
+from postroom.libs.event import (
+    DeadLetterReason,
+    Event,
+    EventIds,
+    Record,
+    RefusedReason,
+    Violation,
+    is_event_id,
+)
 from postroom.libs.exceptions import DecodeError
 from postroom.schemas.json_reader import from_json, read_json
 from postroom.services.item import Item
-from postroom.services.lane import HeadersInput, Lane, MetadataError, checked_event_id, checked_headers, key_bytes
+from postroom.services.lane import HeadersInput, Lane, MetadataError, checked_headers, key_bytes
 from postroom.services.receipt import Receipt
+from postroom.streaming.dead_letter_queue import Stage
 
 if TYPE_CHECKING:
     from postroom.libs.clock import Clock
@@ -54,17 +63,13 @@ class Intake:
         problem = ""
         user_headers: Headers = ()
         key_sent: bytes | None = None
-        try:
-            if headers:
-                event_type, event_id, user_headers = _from_headers(headers, event_type, event_id)
-            if key is not None:
-                key_sent = key_bytes(key)
-            if event_id is not None:
-                checked_event_id(event_id)
-            if timestamp is not None and not 0 <= timestamp <= _LAST_TIMESTAMP_MS:
-                raise MetadataError("timestamp must be milliseconds since 1970, up to the year 9999")
-        except MetadataError as exc:
-            problem, event_id = str(exc), None
+        if headers or key is not None or event_id is not None or timestamp is not None:
+            try:
+                if headers:
+                    event_type, event_id, user_headers = _from_headers(headers, event_type, event_id)
+                key_sent = _checked_metadata(key, event_id, timestamp)
+            except MetadataError as exc:
+                problem, event_id = str(exc), None
         lane = self._parts.lanes.get(event_type or self._default)
         if event_id is None:
             with self._id_lock:
@@ -92,32 +97,28 @@ class Intake:
     def _make_record(
         self, item: Item, lane: Lane, event: Event | bytes | str, key: bytes | None, timestamp: int | None
     ) -> None:
-        now_ms = self._clock.time_ms() if timestamp is None else timestamp
-        if not isinstance(event, Mapping):
-            item.raw = event if isinstance(event, bytes) else event.encode("utf-8", "surrogatepass")
+        original: Event | bytes
+        read: object
+        if isinstance(event, Mapping):
+            original = read = event
+        else:
+            original = item.raw = event if isinstance(event, bytes) else event.encode("utf-8", "surrogatepass")
             try:
-                event = from_json(lane.contract, read_json(item.raw))
+                read = from_json(lane.contract, read_json(original))
             except DecodeError as exc:
-                found = (Violation("", exc.code, "the JSON of one event", exc.message),)
+                found: tuple[Violation, ...] = (Violation("", exc.code, "the JSON of one event", exc.message),)
                 reason = DeadLetterReason.DECODE_FAILED
-                self._settlement.make_dead_letter(
-                    item, item.raw, reason, "decode", key=key, timestamp_ms=now_ms, violations=found
-                )
+                self._settlement.make_dead_letter(item, original, reason, Stage.DECODE, key=key, violations=found)
                 return
         if key is None:
-            key = lane.key_of(event)
-        value = lane.encode(event)
+            key = lane.key_of(read)
+        value = lane.encode(read)
         if value is None:
-            self._settlement.make_dead_letter(
-                item,
-                event if item.raw is None else item.raw,
-                DeadLetterReason.VALIDATION_FAILED,
-                "validate",
-                key=key,
-                timestamp_ms=now_ms,
-                violations=tuple(lane.violations(event)),
-            )
+            reason = DeadLetterReason.VALIDATION_FAILED
+            found = tuple(lane.violations(read))
+            self._settlement.make_dead_letter(item, original, reason, Stage.VALIDATE, key=key, violations=found)
             return
+        now_ms = self._clock.time_ms() if timestamp is None else timestamp
         event_id = item.receipt.event_id
         headers = (("ce_id", event_id.encode()), *item.user_headers)
         item.record = Record(lane.topic, key, value, headers, event_id, now_ms)
@@ -133,6 +134,15 @@ def _check_kinds(event: object, event_type: object, key: object, event_id: objec
         raise TypeError(f"key must be str or bytes, not {type(key).__name__}")
     if timestamp is not None and type(timestamp) is not int:
         raise TypeError(f"timestamp must be int (milliseconds since 1970), not {type(timestamp).__name__}")
+
+
+def _checked_metadata(key: str | bytes | None, event_id: str | None, timestamp: int | None) -> bytes | None:
+    """Return the key as bytes; MetadataError for a key, id or time that no record can carry."""
+    if event_id is not None and not is_event_id(event_id):
+        raise MetadataError("event_id must be 1 to 256 visible ASCII characters without spaces")
+    if timestamp is not None and not 0 <= timestamp <= _LAST_TIMESTAMP_MS:
+        raise MetadataError("timestamp must be milliseconds since 1970, up to the year 9999")
+    return None if key is None else key_bytes(key)
 
 
 def _from_headers(

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from postroom.libs.event import RefusedReason, is_event_id
 from postroom.schemas.avro_codec import frame
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ _MAX_HEADERS = 100
 class MetadataError(Exception):
     """A key, id or header that no record can carry; becomes the outcome Refused(invalid_metadata)."""
 
-    reason = RefusedReason.INVALID_METADATA
-
 
 class Lane:
     """The way of the events of one contract: check, encode, address.
@@ -42,20 +39,16 @@ class Lane:
         "_validator",
         "book",
         "contract",
-        "dead_letter_topic",
         "key_field",
         "name",
         "schema_id",
         "topic",
     )
 
-    def __init__(
-        self, contract: Contract, *, topic: str, dead_letter_topic: str, validator: SchemaValidator, book: Book
-    ) -> None:
+    def __init__(self, contract: Contract, *, topic: str, validator: SchemaValidator, book: Book) -> None:
         self.contract = contract
         self.name = contract.name
         self.topic = topic
-        self.dead_letter_topic = dead_letter_topic
         self.key_field = contract.key_field
         self.book = book
         self.schema_id: int | None = None
@@ -74,7 +67,8 @@ class Lane:
 
     def decode(self, value: bytes) -> dict[str, object]:
         """Return the event that `encode` wrote."""
-        return self._codec.decode(value[len(self._prefix) :])
+        event: dict[str, object] = self._codec.decode(value[len(self._prefix) :])
+        return event
 
     def violations(self, event: object) -> list[Violation]:
         """Return every way in which the event breaks the contract."""
@@ -86,40 +80,23 @@ class Lane:
             return None
         try:
             value = event.get(self.key_field)
+            if type(value) is str:
+                return value.encode()
+            if type(value) is bytes:
+                return value
+            return str(value).encode() if type(value) in {int, uuid.UUID} else None
         except Exception:  # noqa: BLE001 - a hostile mapping may raise anything; its violations say the rest
             return None
-        kind = type(value)
-        if kind is str:
-            try:
-                return value.encode()  # type: ignore[union-attr]  # a str, as the line above found
-            except UnicodeEncodeError:
-                return None
-        if kind is bytes:
-            return value  # type: ignore[return-value]  # bytes, as the line above found
-        if kind is int or kind is uuid.UUID:
-            return str(value).encode()
-        return None
 
 
-def key_bytes(key: object) -> bytes:
-    """Return a caller's key as bytes: text as UTF-8, bytes as they are. Raises TypeError for anything else."""
-    if isinstance(key, str):
-        try:
-            return key.encode()
-        except UnicodeEncodeError:
-            raise MetadataError("the key is not valid text") from None
+def key_bytes(key: str | bytes) -> bytes:
+    """Return a caller's key as bytes: text as UTF-8, bytes as they are. Raises MetadataError for lone surrogates."""
     if isinstance(key, bytes):
         return key
-    raise TypeError(f"key must be str or bytes, not {type(key).__name__}")
-
-
-def checked_event_id(event_id: object) -> str:
-    """Return the caller's event id. Raises TypeError for a wrong type, MetadataError for text that cannot be one."""
-    if not isinstance(event_id, str):
-        raise TypeError(f"event_id must be str, not {type(event_id).__name__}")
-    if not is_event_id(event_id):
-        raise MetadataError("event_id must be 1 to 256 visible ASCII characters without spaces")
-    return event_id
+    try:
+        return key.encode()
+    except UnicodeEncodeError:
+        raise MetadataError("the key is not valid text") from None
 
 
 def checked_headers(headers: HeadersInput) -> Headers:

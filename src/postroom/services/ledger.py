@@ -25,7 +25,7 @@ from postroom.observability.metric_table import (
     FAILED,
     IN_FLIGHT,
     LATENCY,
-    NO_TOPIC,
+    NOT_KNOWN,
     PENDING,
     RECEIVED,
     REFUSED,
@@ -235,7 +235,7 @@ class Ledger:
             ]
         yield Reading(LATENCY, latency)
         for topic, balance in balances.items():
-            label = (topic or NO_TOPIC,)
+            label = (topic or NOT_KNOWN,)
             yield Reading(RECEIVED, balance.received, label)
             yield Reading(ACCEPTED, balance.accepted, label)
             yield Reading(DELIVERED, balance.delivered, label)
@@ -244,7 +244,7 @@ class Ledger:
             yield Reading(IN_FLIGHT, balance.in_flight, label)
             yield Reading(UNACCOUNTED, balance.unaccounted, label)
         for row, topic, reason, count in reasons:
-            yield Reading(row, count, (topic or NO_TOPIC, reason))
+            yield Reading(row, count, (topic or NOT_KNOWN, reason))
 
     def latency(self) -> Histogram:
         """Return a copy of the histogram of seconds from hand-in to safe."""

@@ -192,6 +192,11 @@ class ProducerService:
         self.close()
 
     @property
+    def running(self) -> bool:
+        """True from the start to the close."""
+        return self._running
+
+    @property
     def parts(self) -> Components:
         """The parts at work; LifecycleError before the start."""
         if self._parts is None:

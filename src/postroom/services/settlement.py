@@ -16,9 +16,9 @@ from postroom.libs.event import (
     Refused,
     RefusedReason,
 )
-from postroom.libs.exceptions import NotRepresentableError, PostroomError, QueueFullError
+from postroom.libs.exceptions import NotRepresentableError, PostroomError, QueueFullError, RecordTooLargeError
 from postroom.libs.logger import get_logger, limited
-from postroom.streaming.dead_letter_queue import dead_letter_record
+from postroom.streaming.dead_letter_queue import ProducerIdentity, Stage, dead_letter_record, producer_identity
 from postroom.streaming.delivery import Action
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from postroom.services.item import Item
     from postroom.services.journal import AcceptedJournal
     from postroom.streaming.publisher import Report
+
+_JSON_TYPE = "application/json"
+"""What events are that were handed in as bytes or text."""
 
 
 class Settlement:
@@ -60,12 +63,13 @@ class Settlement:
         self._repair_lock = threading.Lock()
         self._repairing = 0
         self._repair_thread: threading.Thread | None = None
+        self._producer: ProducerIdentity | None = None
         self.journal_failures = 0
 
     # -- the publisher's last word on a record
 
     def on_report(self, item: Item, report: Report) -> None:
-        """Decide and count what the report means for the item. Called where reports arrive: never waits, never raises."""
+        """Decide and count what the report means. Called where reports arrive: never waits, never raises."""
         record = item.record
         assert record is not None
         decision = report.decision
@@ -118,7 +122,7 @@ class Settlement:
     # -- outcomes without a report
 
     def refuse(self, item: Item, reason: RefusedReason, retry_after_s: float | None = None, detail: str = "") -> None:
-        """End the item's way before anything of it reached a topic. `retry_after_s` is None where waiting cannot help."""
+        """End the item's way before it reached a topic. `retry_after_s` is None where waiting cannot help."""
         item.record = None
         known = item.book.refuse(item.receipt, reason.value)
         self._resolve(item, Refused(reason, retry_after_s, detail), known=known)
@@ -129,7 +133,7 @@ class Settlement:
         self._resolve(item, outcome, known=known)
 
     def fail_for_defect(self, item: Item, operation: str, exc: Exception) -> None:
-        """End the item's way because of a defect of ours; the log names its kind, and the event is not lost silently."""
+        """End the item's way because of a defect of ours: not silently, and without hurting the next one."""
         self._log.error(
             "pipeline_defect", operation=operation, event_id=item.receipt.event_id, error=type(exc).__name__
         )
@@ -152,10 +156,9 @@ class Settlement:
         item: Item,
         event: Event | bytes,
         reason: DeadLetterReason,
-        stage: str,
+        stage: Stage,
         *,
         key: bytes | None,
-        timestamp_ms: int,
         violations: tuple[Violation, ...] = (),
     ) -> None:
         """Give the item a dead letter to send, or refuse it where no dead letter can hold the event."""
@@ -166,25 +169,34 @@ class Settlement:
             record = dead_letter_record(
                 event,
                 topic=lane.topic,
-                dead_letter_topic=lane.dead_letter_topic,
                 reason=reason.value,
                 stage=stage,
                 event_id=item.receipt.event_id,
+                producer=self._identity(config.producer.client_id),
+                now_ms=self._clock.time_ms(),
                 event_type=lane.name,
                 key=key,
                 headers=item.user_headers,
                 violations=violations,
                 contract=f"{lane.name}:{lane.contract.version}",
                 schema_id=lane.schema_id,
-                now_ms=self._clock.time_ms(),
-                timestamp_ms=timestamp_ms,
+                content_type=_JSON_TYPE,
+                suffix=config.dead_letters.suffix,
                 max_header_bytes=config.dead_letters.max_header_bytes,
                 max_message_bytes=config.producer.max_message_bytes,
             )
+        except RecordTooLargeError as exc:
+            self.refuse(item, RefusedReason.NOT_REPRESENTABLE, detail=exc.message)
+            return
         except NotRepresentableError as exc:
             self.refuse(item, RefusedReason.NOT_REPRESENTABLE, detail=exc.message)
             return
         item.record, item.dead_letter_reason, item.violations = record, reason.value, violations
+
+    def _identity(self, service: str) -> ProducerIdentity:
+        if self._producer is None:  # asks for the package's version and the host's name: once is enough
+            self._producer = producer_identity(service)
+        return self._producer
 
     def _repair(self, item: Item, reason: DeadLetterReason) -> None:
         with self._repair_lock:
@@ -222,15 +234,15 @@ class Settlement:
         assert refused.value is not None
         assert lane is not None
         event: Event | bytes = lane.decode(refused.value) if item.raw is None else item.raw
-        item.record = None
-        self.make_dead_letter(item, event, reason, "publish", key=refused.key, timestamp_ms=refused.timestamp_ms)
-        if item.record is None:
+        self.make_dead_letter(item, event, reason, Stage.PUBLISH, key=refused.key)
+        record = item.record
+        if record is None:
             return  # no dead letter can hold it, and its receipt says so
         parts = self._parts()
         parts.limiter.charge()
         while True:
             try:
-                parts.publisher.publish(item.record, item.report)
+                parts.publisher.publish(record, item.report)
             except QueueFullError:
                 parts.publisher.wait_for_room(1.0)
             else:

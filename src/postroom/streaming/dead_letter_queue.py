@@ -99,9 +99,10 @@ class DeadLetterQueue:
         """
         config, publisher = self._ready()
         now_ms = self._clock.time_ms()
+        going_to = next(iter(config.topics.values())) if topic is None else config.topic(topic)
         record = dead_letter_record(
             event,
-            topic=config.topic(topic) if topic is not None else next(iter(config.topics.values())),
+            topic=going_to,
             reason=reason,
             stage=stage,
             event_id=event_id if event_id is not None else self._next_id(now_ms),
@@ -117,7 +118,7 @@ class DeadLetterQueue:
             max_message_bytes=config.producer.max_message_bytes,
         )
         report = self._publish(publisher, record, timeout)
-        self._metrics.record_dlq_event(reason, record.topic)
+        self._metrics.record_dlq_event(reason, going_to)
         return DeadLettered(reason, record.topic, report.partition, report.offset, tuple(violations))
 
     def close(self) -> None:
@@ -167,7 +168,8 @@ class DeadLetterQueue:
                 publisher.publish(record, on_done)
                 break
             except QueueFullError:
-                if not publisher.wait_for_room(max(0.0, end - self._clock.monotonic())):
+                left = end - self._clock.monotonic()
+                if left <= 0 or not publisher.wait_for_room(left):
                     raise
         if not answered.wait(max(0.0, end - self._clock.monotonic())):
             raise KafkaConnectionError(

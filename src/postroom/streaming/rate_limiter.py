@@ -225,13 +225,12 @@ class RateLimiter:
     def _give_back(self, place: _Place) -> None:
         """Let others have `place`, if its moment is still to come."""
         with self._lock:
-            now = self._monotonic()
-            if place.at <= now:
-                return
+            if place.at <= self._monotonic():
+                return  # others may have been let through since, on the strength of this token being used
             insort(self._free, place, key=_by_number)
             # From the end of the queue backwards, tokens return to the bucket. In the middle they must not: those
             # behind keep their moments, and a newcomer put behind them by one token less would meet the last.
-            while self._free and self._free[-1].number == self._next_number - 1 and self._free[-1].at > now:
+            while self._free and self._free[-1].number == self._next_number - 1:
                 self._free.pop()
                 self._next_number -= 1
                 self._tokens += 1.0

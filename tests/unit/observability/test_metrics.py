@@ -182,6 +182,13 @@ class TestLabels:
         assert metrics.snapshot().series(DEAD_LETTERED) == [((OTHER, OTHER), 1)]
         assert metrics.snapshot().series(PUBLISH_ERRORS) == [((OTHER,), 1)]
 
+    def test_bad_names_do_not_use_up_the_cap_of_the_good_ones(self) -> None:
+        metrics = Metrics()
+        for number in range(SERIES_CAP * 2):
+            metrics.record_error(f"no name {number}")
+        metrics.record_error("a_name")
+        assert metrics.snapshot().series(PUBLISH_ERRORS) == [(("a_name",), 1), ((OTHER,), SERIES_CAP * 2)]
+
     def test_an_enumerated_label_takes_only_its_values(self) -> None:
         metrics = Metrics()
         metrics.record_event_failed("made_up", "t")

@@ -10,6 +10,7 @@ import uuid
 from decimal import Decimal
 from typing import Any
 
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from postroom.schemas.avro_leaves import EPOCH, LOCAL_EPOCH
@@ -144,6 +145,7 @@ def schemas(draw: st.DrawFn) -> tuple[Any, AvroSchema]:
     """A record schema in JSON form and parsed; free of doubts."""
     raw = draw(_record(Names(), 0))
     parsed = parse_schema(raw)
+    assume(not parsed.doubts)
     return raw, parsed
 
 
@@ -179,7 +181,7 @@ def leaf_values(leaf: Leaf) -> st.SearchStrategy[Any]:  # noqa: PLR0911  one lin
         return st.integers(-(2**bits), 2**bits - 1) | st.sampled_from([-(2**bits), 2**bits - 1, *edges])
     if leaf.row == "decimal":
         top = 10**leaf.precision - 1
-        return st.integers(-top, top).map(lambda number: Decimal(number).scaleb(-leaf.scale))
+        return st.integers(-top, top).map(lambda number: _scaled(number, leaf.scale))
     if leaf.row.startswith("time-"):
         return st.times().map(lambda value: _cut(leaf, value))
     if leaf.row.startswith("timestamp"):
@@ -200,6 +202,11 @@ def leaf_values(leaf: Leaf) -> st.SearchStrategy[Any]:  # noqa: PLR0911  one lin
         "uuid": st.uuids(),
         "date": st.dates(),
     }[leaf.row]
+
+
+def _scaled(number: int, scale: int) -> Decimal:
+    sign, digits, _ = Decimal(number).as_tuple()
+    return Decimal((sign, digits, -scale))
 
 
 def _cut(leaf: Leaf, value: Any) -> Any:

@@ -127,6 +127,16 @@ class TestRateAndBurst:
             assert limiter.acquire(timeout=5.0)
         assert clock.monotonic() == pytest.approx(0.5, abs=1e-3)
 
+    def test_a_sleep_that_ends_too_early_lets_nobody_through_too_early(self) -> None:
+        class HastyClock(ManualClock):
+            def sleep(self, seconds: float) -> None:
+                super().sleep(seconds / 2 if seconds > 1e-6 else seconds)
+
+        clock = HastyClock(0.0)
+        limiter = saturated(RateLimiter(10, burst=1, clock=clock))
+        assert limiter.acquire(timeout=1.0)
+        assert clock.monotonic() >= 0.1
+
 
 class TestTimeout:
     def test_a_wait_that_cannot_succeed_fails_at_once_and_takes_nothing(self) -> None:
@@ -294,6 +304,47 @@ class TestAsync:
             assert tasks.moments == pytest.approx([0.0, 1.0, 2.0, 3.0])
 
         asyncio.run(scenario())
+
+    def test_newcomers_get_the_places_given_up_from_the_first_on(self) -> None:
+        async def scenario() -> None:
+            tasks = Tasks(rate=1, burst=1)
+            for _ in range(5):
+                await tasks.come()
+            await tasks.cancel(3)
+            await tasks.cancel(1)
+            await tasks.come()
+            await tasks.come()
+            await tasks.pass_time(4.0)
+            assert tasks.names == [0, 5, 2, 6, 4]
+
+        asyncio.run(scenario())
+
+    def test_when_all_have_given_up_it_is_as_if_they_had_never_come(self) -> None:
+        async def scenario() -> None:
+            tasks = Tasks(rate=1, burst=1)
+            for _ in range(4):
+                await tasks.come()
+            await tasks.cancel(1)
+            await tasks.pass_time(1.5)
+            await tasks.cancel(2)
+            await tasks.cancel(3)
+            assert [tasks.limiter.acquire() for _ in range(2)] == [True, False]
+
+        asyncio.run(scenario())
+
+    def test_a_place_whose_moment_is_over_cannot_be_given_back(self) -> None:
+        """The task is cancelled a second after its moment, before it woke; somebody else came in between."""
+        clock = ManualClock()
+
+        async def cancelled_too_late(seconds: float) -> None:
+            clock.advance(seconds + 1.0)
+            assert limiter.acquire()
+            raise asyncio.CancelledError
+
+        limiter = saturated(RateLimiter(1, burst=1, clock=clock, sleep_async=cancelled_too_late))
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(limiter.acquire_async())
+        assert not limiter.acquire()
 
     def test_a_place_given_up_that_nobody_takes_is_lost(self) -> None:
         async def scenario() -> None:

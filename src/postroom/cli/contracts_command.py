@@ -1,0 +1,222 @@
+"""`postroom contracts`: list, show, check and register contracts."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from postroom.cli.border import FAILED, stdout_console, write_json
+from postroom.cli.options import AsJson, ConfigFile, Environment, Registry, settings_from_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from postroom.libs.config_loader import Config
+    from postroom.libs.event import Violation
+    from postroom.schemas.data_contracts import Contract
+
+app = typer.Typer(help="List, show, check and register contracts.", no_args_is_help=True)
+
+_MAX_LINE_BYTES = 16 * 1024 * 1024
+
+
+@app.command("list")
+def list_contracts(config: ConfigFile = None, env: Environment = None, as_json: AsJson = False) -> None:
+    """List the contracts that the settings name, one a line.
+
+    Examples: `postroom contracts list`, `postroom contracts list --config config/kafka.yaml --json`
+    """
+    settings = settings_from_options(config=config, env=env)
+    contracts = list(_configured(settings).values())
+    if as_json:
+        write_json([_summary(contract) for contract in contracts])
+        return
+    from rich.table import Table
+
+    table = Table("name", "version", "topic", "key", "fields", "owner", box=None, pad_edge=False)
+    for contract in contracts:
+        fields = str(len(contract.schema["fields"]))
+        key = contract.key_field or "-"
+        table.add_row(contract.name, str(contract.version), contract.topic, key, fields, contract.owner or "-")
+    stdout_console().print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A contract of the settings, such as user_event.")],
+    config: ConfigFile = None,
+    env: Environment = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one contract: topic, key, owner and every field.
+
+    Examples: `postroom contracts show user_event`, `postroom contracts show user_event --json`
+    """
+    from postroom.schemas.data_contracts import find_contract
+
+    contract = find_contract(_configured(settings_from_options(config=config, env=env)), name)
+    if as_json:
+        write_json({**_summary(contract), "schema": contract.schema})
+        return
+    console = stdout_console()
+    for key, value in _summary(contract).items():
+        console.print(f"{key}: {_shown(value)}", markup=False)
+    console.print("fields:")
+    from postroom.schemas.avro_nodes import Record
+
+    assert isinstance(contract.avro.root, Record)
+    for field in contract.avro.root.fields:
+        default = f" (default {_shown(field.default)})" if field.has_default else ""
+        console.print(f"  {field.name}: {field.type}{default}", markup=False)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="The contract's file, or a folder of them.")],
+    events: Annotated[
+        Path | None, typer.Argument(help="Events as NDJSON, each checked against the contract; - is stdin.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a contract file and, if given, events against it; exit code 1 if anything is wrong.
+
+    Examples: `postroom contracts check contracts/order.yaml`,
+    `postroom contracts check contracts/order.yaml events.ndjson`
+    """
+    from postroom.libs.exceptions import ConfigurationError
+    from postroom.schemas.data_contracts import load_contracts
+
+    contracts = list(load_contracts([file]).values())
+    if events is None:
+        _tell_contracts(contracts, as_json=as_json)
+        return
+    if len(contracts) != 1:
+        raise ConfigurationError("events need one contract to be checked against", remedy="name one contract file")
+    checked, wrong = 0, 0
+    for number, problems in _check_lines(contracts[0], events):
+        checked += 1
+        wrong += bool(problems)
+        if problems:
+            _tell_line(number, problems, as_json=as_json)
+    if as_json:
+        write_json({"ok": wrong == 0, "contract": contracts[0].name, "events": checked, "invalid": wrong})
+    else:
+        typer.echo(f"{checked} event{'' if checked == 1 else 's'} checked against {contracts[0].name}: {wrong} invalid")
+    if wrong:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def register(
+    names: Annotated[list[str] | None, typer.Argument(help="Contracts of the settings; all of them if none.")] = None,
+    registry: Registry = None,
+    config: ConfigFile = None,
+    env: Environment = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register the schemas of contracts in the Schema Registry; one that is there already keeps its id.
+
+    Examples: `postroom contracts register`,
+    `postroom contracts register user_event --registry http://localhost:8081`
+    """
+    from postroom.schemas.data_contracts import find_contract
+    from postroom.schemas.schema_registry_client import SchemaRegistryClient, subject_name
+
+    settings = settings_from_options(registry=registry, config=config, env=env)
+    contracts = _configured(settings)
+    chosen = [find_contract(contracts, name) for name in names] if names else list(contracts.values())
+    done = []
+    with SchemaRegistryClient(settings=settings.schema_registry) as client:
+        for contract in chosen:
+            topic = settings.topic(contract.topic)
+            subject = subject_name(settings.schema_registry.subject_strategy, topic, contract.record_name)
+            schema_id = client.register(subject, contract.schema_json)
+            done.append({"contract": contract.name, "subject": subject, "schema_id": schema_id})
+            if not as_json:
+                typer.echo(f"{contract.name}: {subject} has schema id {schema_id}")
+    if as_json:
+        write_json({"registered": done})
+
+
+def _configured(settings: "Config") -> "dict[str, Contract]":
+    from postroom.schemas.data_contracts import load_contracts, packaged_contracts
+
+    path = settings.contracts.path
+    return load_contracts(path) if path else packaged_contracts()
+
+
+def _summary(contract: "Contract") -> dict[str, Any]:
+    return {
+        "name": contract.name,
+        "version": contract.version,
+        "description": contract.description,
+        "owner": contract.owner,
+        "topic": contract.topic,
+        "partitions": _set(contract.partitions),
+        "replication": _set(contract.replication),
+        "retention_ms": contract.retention_ms,
+        "dead_letter_topic": contract.dead_letter_topic,
+        "key": contract.key_field,
+        "headers": contract.headers,
+        "record": contract.record_name,
+        "source": None if contract.source is None else str(contract.source),
+    }
+
+
+def _set(number: int) -> int | None:
+    """None for what is left to the cluster."""
+    return None if number == -1 else number
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None or value == "" else str(value)
+
+
+def _tell_contracts(contracts: "list[Contract]", *, as_json: bool) -> None:
+    if as_json:
+        write_json({"ok": True, "contracts": [_summary(contract) for contract in contracts]})
+        return
+    for contract in contracts:
+        typer.echo(f"OK: {contract.name} version {contract.version}, {len(contract.schema['fields'])} fields")
+
+
+def _check_lines(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[Violation]]]":
+    """Each line that is not blank by its number, and what is wrong with the event in it."""
+    from postroom.libs.event import Violation
+    from postroom.libs.exceptions import ConfigurationError, DecodeError
+    from postroom.schemas.event_checker import find_violations
+    from postroom.schemas.json_reader import from_json, read_json
+
+    try:
+        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as stream:
+            number = 0
+            while line := stream.readline(_MAX_LINE_BYTES + 1):
+                number += 1
+                if not line.strip():
+                    continue
+                try:
+                    event = from_json(contract, read_json(line, max_bytes=_MAX_LINE_BYTES))
+                except DecodeError as error:
+                    yield number, [Violation("", error.reason, "the JSON of one event", error.message)]
+                    _skip_line(stream, line)
+                    continue
+                yield number, find_violations(contract.avro.root, event)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigurationError(f"{path} cannot be read: {reason}", remedy="name a file of events") from error
+
+
+def _skip_line(stream: Any, line: bytes) -> None:
+    """Read on to the end of a line that was too long."""
+    while line and not line.endswith(b"\n"):
+        line = stream.readline(_MAX_LINE_BYTES)
+
+
+def _tell_line(number: int, problems: "list[Violation]", *, as_json: bool) -> None:
+    if as_json:
+        told = [{"path": v.path, "rule": v.rule, "expected": v.expected, "found": v.found} for v in problems]
+        write_json({"line": number, "violations": told})
+        return
+    for problem in problems:
+        typer.echo(f"line {number}: {problem}")

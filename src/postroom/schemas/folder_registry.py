@@ -1,0 +1,273 @@
+"""A Schema Registry in a folder: the same questions and answers as a server's, with nothing to install.
+
+Everything stands in one file, `schemas.json`:
+
+    {"format": 1, "schemas": {"1": "<schema text>"}, "subjects": {"clicks-value": [1]}}
+
+`subjects` lists the ids of a subject's versions, the first is version 1. A change is made under a lock (the file
+`lock`), written to a file beside, fsynced and renamed into place: a reader sees the old state or the new one, a
+crash leaves one of the two, and an id that was given out is never given to another schema. Several processes may
+use one folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+from postroom.libs.clock import SYSTEM_CLOCK, Clock
+from postroom.libs.exceptions import (
+    InvalidSchemaError,
+    RegistryUnavailableError,
+    SchemaRegistryError,
+    SubjectNotFoundError,
+    UnsupportedByRegistryError,
+)
+from postroom.schemas.avro_schema import try_schema
+from postroom.schemas.registry_protocol import Compatibility, RegisteredSchema, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Never
+
+_FORMAT = 1
+_STATE = "schemas.json"
+_LOCK = "lock"
+_LOCK_WAIT_S = 10.0
+_LOCK_POLL_S = 0.02
+
+
+@dataclass(slots=True)
+class _State:
+    """What the file holds. `schemas`: text by id; `subjects`: ids by subject, oldest first."""
+
+    schemas: dict[int, str] = field(default_factory=dict)
+    subjects: dict[str, list[int]] = field(default_factory=dict)
+
+    def id_of(self, schema: str) -> int | None:
+        """The id of a schema that is the same JSON, whatever its spaces and the order of its keys."""
+        wanted = _canonical(schema)
+        return next((number for number, text in self.schemas.items() if _canonical(text) == wanted), None)
+
+
+class FolderRegistry:
+    """The questions of `registry_protocol.Registry`, answered from a folder that appears with the first schema.
+
+    Compatibility is not judged here: asking for it raises UnsupportedByRegistryError.
+    """
+
+    def __init__(self, folder: Path, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._folder = folder
+        self._clock = clock
+
+    def get(self, subject: str, version: Version) -> RegisteredSchema | None:
+        """That version, or None when there is no such subject."""
+        state = self._read()
+        ids = state.subjects.get(subject)
+        if ids is None:
+            return None
+        number = len(ids) if version == "latest" else version
+        if number > len(ids):
+            raise SubjectNotFoundError(f"{subject} has no version {number}, the latest is {len(ids)}")
+        schema_id = ids[number - 1]
+        return RegisteredSchema(subject, number, schema_id, state.schemas[schema_id])
+
+    def register(self, subject: str, schema: str, *, normalize: bool) -> int:  # noqa: ARG002 - spelling never matters here
+        """The id of the schema, registered unless the subject has it. On return it is on the disk.
+
+        Schemas that are the same JSON are the same here, with `normalize` and without.
+        """
+        _check_avro(schema)
+        with self._locked():
+            state = self._read()
+            ids = state.subjects.setdefault(subject, [])
+            schema_id = state.id_of(schema)
+            if schema_id is None:
+                schema_id = max(state.schemas, default=0) + 1
+                state.schemas[schema_id] = schema
+            elif schema_id in ids:
+                return schema_id
+            ids.append(schema_id)
+            self._write(state)
+            return schema_id
+
+    def lookup(self, subject: str, schema: str) -> int:
+        """The id under which the subject has the schema."""
+        _check_avro(schema)
+        state = self._read()
+        schema_id = state.id_of(schema)
+        if schema_id is None or schema_id not in self._ids(state, subject):
+            raise SubjectNotFoundError(f"{subject} does not have this schema")
+        return schema_id
+
+    def by_id(self, schema_id: int) -> str:
+        """The text of the schema with that id."""
+        text = self._read().schemas.get(schema_id)
+        if text is None:
+            raise SubjectNotFoundError(f"The registry in {self._folder} has no schema with id {schema_id}")
+        return text
+
+    def versions(self, subject: str) -> tuple[int, ...]:
+        """The subject's versions: 1, 2, 3 ..."""
+        return tuple(range(1, len(self._ids(self._read(), subject)) + 1))
+
+    def subjects(self) -> tuple[str, ...]:
+        """All subjects, sorted."""
+        return tuple(sorted(self._read().subjects))
+
+    def check_compatibility(self, subject: str, schema: str, version: Version) -> bool:  # noqa: ARG002 - refused
+        """Raises UnsupportedByRegistryError."""
+        self._refuse_compatibility()
+
+    def get_compatibility(self, subject: str) -> Compatibility:  # noqa: ARG002 - refused
+        """Raises UnsupportedByRegistryError."""
+        self._refuse_compatibility()
+
+    def set_compatibility(self, subject: str, level: Compatibility) -> None:  # noqa: ARG002 - refused
+        """Raises UnsupportedByRegistryError."""
+        self._refuse_compatibility()
+
+    def close(self) -> None:
+        """Nothing is held between two questions."""
+
+    def _refuse_compatibility(self) -> Never:
+        raise UnsupportedByRegistryError(
+            "A registry in a folder does not judge compatibility", remedy="ask a Schema Registry server"
+        )
+
+    def _ids(self, state: _State, subject: str) -> list[int]:
+        ids = state.subjects.get(subject)
+        if ids is None:
+            raise SubjectNotFoundError(f"The registry in {self._folder} has no subject {subject}")
+        return ids
+
+    # -- the file --------------------------------------------------------------------------------------
+
+    def _read(self) -> _State:
+        path = self._folder / _STATE
+        try:
+            data = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return _State()
+        except OSError as exc:
+            raise RegistryUnavailableError(f"{path} cannot be read ({exc.strerror})") from exc
+        except (ValueError, RecursionError):
+            raise self._damaged() from None
+        state = _parse(data)
+        if state is None:
+            raise self._damaged()
+        return state
+
+    def _damaged(self) -> SchemaRegistryError:
+        return SchemaRegistryError(
+            f"{self._folder / _STATE} is damaged or of another version of postroom",
+            remedy="restore it from a copy; ids in records that were published point into it",
+        )
+
+    def _write(self, state: _State) -> None:
+        """Replace the file: written beside, fsynced, renamed, and the folder fsynced."""
+        schemas = {str(number): text for number, text in state.schemas.items()}
+        text = json.dumps({"format": _FORMAT, "schemas": schemas, "subjects": state.subjects}, indent=1)
+        temporary = ""
+        try:
+            handle, temporary = tempfile.mkstemp(prefix=".schemas-", dir=self._folder)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._folder / _STATE)  # noqa: PTH105 - the same call as Path.replace
+            _sync_folder(self._folder)
+        except OSError as exc:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108 - may be the empty name
+            raise RegistryUnavailableError(f"{self._folder / _STATE} cannot be written ({exc.strerror})") from exc
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one at a time change the file, across threads and processes. Waits at most ten seconds."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = (self._folder / _LOCK).open("ab")
+        except OSError as exc:
+            raise RegistryUnavailableError(f"{self._folder} cannot be written to ({exc.strerror})") from exc
+        with file:
+            deadline = self._clock.monotonic() + _LOCK_WAIT_S
+            while not _try_lock(file):
+                if self._clock.monotonic() >= deadline:
+                    raise RegistryUnavailableError(f"{self._folder / _LOCK} is held by another process")
+                self._clock.sleep(_LOCK_POLL_S)
+            try:
+                yield
+            finally:
+                _unlock(file)  # not by closing alone: a child forked meanwhile would hold it on
+
+
+def _parse(data: object) -> _State | None:
+    """The state in the file's JSON, or None when it is not what this version writes."""
+    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+        return None
+    schemas, subjects = data.get("schemas"), data.get("subjects")
+    if not isinstance(schemas, dict) or not isinstance(subjects, dict):
+        return None
+    if not all(key.isascii() and key.isdigit() and isinstance(text, str) for key, text in schemas.items()):
+        return None
+    state = _State({int(key): text for key, text in schemas.items()}, subjects)
+    for ids in subjects.values():
+        if not isinstance(ids, list) or not ids or not all(type(one) is int and one in state.schemas for one in ids):
+            return None
+    return state
+
+
+def _canonical(schema: str) -> str:
+    return json.dumps(json.loads(schema), sort_keys=True, separators=(",", ":"))
+
+
+def _check_avro(schema: str) -> None:
+    """Raises InvalidSchemaError, with the first things that are wrong, unless the text is an Avro schema."""
+    _, problems = try_schema(json.loads(schema))
+    if problems:
+        raise InvalidSchemaError("That is no Avro schema: " + "; ".join(str(problem) for problem in problems[:3]))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename survive a power cut; Windows has no way to ask for that."""
+    if sys.platform != "win32":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _unlock(file: IO[bytes]) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)

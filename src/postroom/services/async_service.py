@@ -1,0 +1,119 @@
+"""The asyncio face of the pipeline: the same steps, waited for without blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self
+
+from postroom.libs.event import RefusedReason
+from postroom.services.producer_service import ProducerService
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from postroom.libs.event import Event, Outcome
+    from postroom.services.item import Item
+    from postroom.services.lane import HeadersInput
+    from postroom.services.receipt import Receipt
+
+# How often a task looks for room in a full queue; while the queue is full, room comes in batches anyway.
+_ROOM_CHECK_S = 0.005
+
+
+class AsyncProducerService:
+    """`await post.publish_event(event)` gives the event's outcome; the event loop is never blocked.
+
+    Wraps a `ProducerService` (by default a new one with the settings found by `load_config()`), which may be used from
+    threads at the same time. Any number of tasks may await at once: what they hand in travels in common batches.
+    """
+
+    def __init__(self, service: ProducerService | None = None) -> None:
+        self.service = service or ProducerService()
+
+    @classmethod
+    def from_config(
+        cls, path: str | Path | None = None, *, env: str | None = None, overrides: Mapping[str, object] | None = None
+    ) -> Self:
+        """Make a service from a settings file. Raises ConfigurationError with file, line, key and remedy."""
+        return cls(ProducerService.from_config(path, env=env, overrides=overrides))
+
+    async def start(self) -> Self:
+        """Start as `ProducerService.start` does, in a thread: it asks the registry."""
+        await asyncio.to_thread(self.service.start)
+        return self
+
+    async def close(self, timeout_s: float | None = None) -> None:
+        """Close as `ProducerService.close` does, in a thread: it waits for what is on its way."""
+        await asyncio.to_thread(self.service.close, timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def publish_event(
+        self,
+        event: Event | bytes | str,
+        *,
+        event_type: str | None = None,
+        key: str | bytes | None = None,
+        event_id: str | None = None,
+        timestamp: int | None = None,
+        headers: HeadersInput | None = None,
+        timeout: float = 5.0,  # noqa: ASYNC109 - bounds the wait for pace and room only, never the one for the outcome
+    ) -> Outcome:
+        """Hand in one event and wait for its outcome. Arguments and errors as of `ProducerService.publish_event`.
+
+        `timeout` bounds the waiting for pace and room only. An event that is on its way stays on its way when the
+        await is cancelled; cancelled while it waits for its pace, it is refused and never sent.
+        """
+        service = self.service
+        if not service.running:
+            await self.start()
+        item = service.admit(event, event_type, key, event_id, timestamp, headers)
+        if item.record is not None:
+            await self._send(item, timeout)
+        return await _outcome(item.receipt)
+
+    async def _send(self, item: Item, timeout_s: float) -> None:
+        service = self.service
+        limiter = service.parts.limiter
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        try:
+            if not limiter.acquire() and not await limiter.acquire_async(timeout_s):
+                service.settlement.refuse(item, RefusedReason.RATE_LIMITED, limiter.retry_after())
+                return
+            while not service.try_send(item):
+                if loop.time() >= end:
+                    service.refuse_for_want_of_room(item)
+                    return
+                await asyncio.sleep(_ROOM_CHECK_S)
+        except asyncio.CancelledError:
+            service.settlement.refuse(item, RefusedReason.RATE_LIMITED, 0.0, "cancelled before it was sent")
+            raise
+
+
+async def _outcome(receipt: Receipt) -> Outcome:
+    """Wait for the outcome; a cancelled wait changes nothing for the event."""
+    if receipt.outcome is not None:
+        return receipt.outcome
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def arrived() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def listener(_: Receipt) -> None:
+        try:
+            loop.call_soon_threadsafe(arrived)
+        except RuntimeError:  # the loop was closed meanwhile: nobody waits there any more
+            return
+
+    receipt.listen(listener)
+    await future
+    assert receipt.outcome is not None
+    return receipt.outcome

@@ -1,0 +1,324 @@
+"""The Kafka client reports every record exactly once, whatever the broker answers.
+
+The broker here is librdkafka's mock cluster, because it can be told what to answer; delivery, order and loss are
+judged elsewhere, by a real Kafka.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from postroom.libs.config_loader import Config, load_config
+from postroom.libs.event import DeadLetterReason, Delivered, FailedReason, Record
+from postroom.libs.exceptions import (
+    KafkaConnectionError,
+    LifecycleError,
+    NotRepresentableError,
+    QueueFullError,
+    RecordTooLargeError,
+)
+from postroom.observability.metrics import Metrics
+from postroom.streaming.delivery import Action
+from postroom.streaming.kafka_client import KafkaClient
+from postroom.streaming.publisher import Report
+from tests.mock_cluster import MockCluster
+
+TOPIC = "user_events"
+
+
+@pytest.fixture
+def cluster() -> Iterator[MockCluster]:
+    with MockCluster() as cluster:
+        cluster.create_topic(TOPIC)
+        yield cluster
+
+
+def config_for(bootstrap: str, **overrides: object) -> Config:
+    dotted = {key.replace("__", "."): value for key, value in overrides.items()}
+    return load_config(overrides={"broker": bootstrap, **dotted}, environ={})
+
+
+def record(number: int = 0, topic: str = TOPIC, value: bytes = b"value", key: bytes | None = b"key") -> Record:
+    return Record(topic, key, value, (("ce_id", b"%d" % number),), str(number), 1_795_416_182_091)
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for a condition, within a bound."""
+    end = time.monotonic() + seconds
+    tick = threading.Event()
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true in time"
+        tick.wait(0.01)
+
+
+class Reports:
+    """Gathers reports by record."""
+
+    def __init__(self) -> None:
+        self.by_record: dict[int, list[Report]] = {}
+
+    def of(self, number: int) -> Callable[[Report], None]:
+        return lambda report: self.by_record.setdefault(number, []).append(report)
+
+    @property
+    def all(self) -> list[Report]:
+        return [report for reports in self.by_record.values() for report in reports]
+
+
+def test_every_record_is_reported_once_with_its_place(cluster: MockCluster) -> None:
+    reports = Reports()
+    with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+        for number in range(1_000):
+            client.publish(record(number, key=b"%d" % (number % 100)), reports.of(number))
+        assert client.flush(20) == 0
+    assert len(reports.by_record) == 1_000
+    assert all(len(once) == 1 for once in reports.by_record.values())
+    places = {(report.partition, report.offset) for report in reports.all}
+    assert len(places) == 1_000
+    assert all(report.decision.action is Action.DELIVERED for report in reports.all)
+
+
+def test_a_single_record_on_an_idle_client_needs_nobody_who_polls(cluster: MockCluster) -> None:
+    reports = Reports()
+    with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+        client.publish(record(), reports.of(0))
+        until(lambda: reports.by_record)
+    assert reports.all[0].decision.action is Action.DELIVERED
+
+
+@pytest.mark.parametrize(
+    ("code", "action", "reason"),
+    [
+        (10, Action.DEAD_LETTER, DeadLetterReason.MESSAGE_TOO_LARGE),
+        (18, Action.DEAD_LETTER, DeadLetterReason.MESSAGE_TOO_LARGE),
+        (87, Action.DEAD_LETTER, DeadLetterReason.REJECTED_BY_BROKER),
+        (32, Action.DEAD_LETTER, DeadLetterReason.REJECTED_BY_BROKER),
+        (29, Action.HOLD, FailedReason.NOT_AUTHORIZED),
+        (31, Action.HOLD, FailedReason.NOT_AUTHORIZED),
+    ],
+)
+def test_what_the_broker_refuses_is_reported_with_its_meaning(
+    cluster: MockCluster, code: int, action: Action, reason: object
+) -> None:
+    reports = Reports()
+    metrics = Metrics()
+    with KafkaClient(config_for(cluster.bootstrap), metrics=metrics) as client:
+        cluster.push_errors(code)
+        client.publish(record(), reports.of(0))
+        assert client.flush(20) == 0
+        decision = reports.all[0].decision
+        assert (decision.action, decision.reason) == (action, reason)
+        if code != 29:  # the client library remembers that it may not write to a topic and says so at once
+            client.publish(record(1), reports.of(1))
+            assert client.flush(20) == 0
+            assert reports.by_record[1][0].decision.action is Action.DELIVERED
+    assert sum(metrics.get_summary()["publish_errors_by_code"].values()) == 1
+
+
+def test_a_passing_broker_error_is_retried_inside_the_client_library(cluster: MockCluster) -> None:
+    reports = Reports()
+    with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+        cluster.push_errors(6, 7, 19)  # not the leader, timed out, not enough replicas
+        client.publish(record(), reports.of(0))
+        assert client.flush(60) == 0
+    assert [report.decision.action for report in reports.all] == [Action.DELIVERED]
+
+
+def test_a_record_that_is_too_large_is_reported_on_the_spot(cluster: MockCluster) -> None:
+    reports = Reports()
+    with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+        client.publish(record(value=bytes(1_100_000)), reports.of(0))
+        assert reports.all[0].decision.reason is DeadLetterReason.MESSAGE_TOO_LARGE
+        assert client.in_flight() == 0
+
+
+def test_a_full_queue_takes_nothing_and_reports_nothing(cluster: MockCluster) -> None:
+    cluster.slow(2_000)
+    reports = Reports()
+    with KafkaClient(config_for(cluster.bootstrap, producer__queue_max_messages=10), metrics=Metrics()) as client:
+        for number in range(10):
+            client.publish(record(number), reports.of(number))
+        with pytest.raises(QueueFullError):
+            client.publish(record(10), reports.of(10))
+        assert client.in_flight() == 10
+        assert client.wait_for_room(0.05) is False
+        cluster.slow(0)
+        assert client.wait_for_room(20) is True
+        client.publish(record(11), reports.of(11))
+        assert client.flush(20) == 0
+    assert sorted(reports.by_record) == [*range(10), 11]
+
+
+def test_purged_records_may_be_in_kafka_once_a_connection_was_up(cluster: MockCluster) -> None:
+    """A record that waits for its second try is purged with the code of the queue; its first may be in the log."""
+    reports = Reports()
+    with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+        client.publish(record(0), reports.of(0))
+        assert client.flush(20) == 0
+        cluster.push_errors(20, 20, 20, 20)  # appended, but not by enough replicas: tried again after a second
+        client.publish(record(1), reports.of(1))
+        assert client.flush(0.5) == 1
+        client.purge()
+        assert client.in_flight() == 0
+        cluster.clear_errors()
+        decision = reports.by_record[1][0].decision
+        assert (decision.action, decision.may_be_in_kafka) == (Action.HOLD, True)
+
+
+def test_records_handed_in_while_no_broker_can_be_reached_were_never_sent() -> None:
+    with MockCluster() as gone:
+        bootstrap = gone.bootstrap
+    reports = Reports()
+    metrics = Metrics()
+    client = KafkaClient(config_for(bootstrap), metrics=metrics)
+    client.start()
+    until(lambda: client.connection()[0] is False)
+    client.publish(record(), reports.of(0))
+    client.close(0.1)
+    decision = reports.all[0].decision
+    assert (decision.reason, decision.may_be_in_kafka) == (FailedReason.KAFKA_UNAVAILABLE, False)
+    assert metrics.get_summary()["connection_failures"] > 0
+
+
+def test_a_record_that_waits_too_long_is_given_up_without_anybody_asking() -> None:
+    """The clock runs twenty times as fast as the wall, so that the 12 seconds of patience pass quickly."""
+    with MockCluster() as gone:
+        bootstrap = gone.bootstrap
+    reports = Reports()
+    client = KafkaClient(
+        config_for(bootstrap, delivery__hand_over_after_s=12), metrics=Metrics(), clock=FastClock(times=20)
+    )
+    client.publish(record(), reports.of(0))
+    until(lambda: reports.by_record)
+    assert reports.all[0].decision.reason is FailedReason.KAFKA_UNAVAILABLE
+    client.close(0)
+
+
+class FastClock:
+    """Runs faster than the wall clock."""
+
+    def __init__(self, times: float) -> None:
+        self._times = times
+
+    def monotonic(self) -> float:
+        return time.monotonic() * self._times
+
+    def time_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def sleep(self, seconds: float) -> None:
+        threading.Event().wait(seconds / self._times)
+
+
+def test_a_record_taken_right_after_a_purge_is_not_purged_with_the_others(cluster: MockCluster) -> None:
+    """The purge of the client library goes on for a moment after its call has returned."""
+    for _ in range(8):
+        reports = Reports()
+        with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+            client.publish(record(0), reports.of(0))
+            client.purge()
+            client.publish(record(1), reports.of(1))
+            assert client.flush(20) == 0
+        assert reports.by_record[1][0].decision.action is Action.DELIVERED
+
+
+def test_a_fatal_error_gives_the_client_a_new_producer(cluster: MockCluster) -> None:
+    reports = Reports()
+    with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+        client.publish(record(0), reports.of(0))
+        assert client.flush(20) == 0
+        first = client._producer
+        cluster.push_errors(47, 47, 47)  # an old producer epoch: fatal for an idempotent producer without transactions
+        client.publish(record(1), reports.of(1))
+        until(lambda: 1 in reports.by_record)
+        cluster.clear_errors()
+        client._fatal = True  # whatever the library made of those codes: this is what a fatal error leaves behind
+        client._wake.set()
+        until(lambda: client._producer is not first)
+        client.publish(record(2), reports.of(2))
+        assert client.flush(20) == 0
+    assert reports.by_record[2][0].decision.action is Action.DELIVERED
+
+
+def test_a_handler_that_raises_hurts_no_other_record(cluster: MockCluster) -> None:
+    reports = Reports()
+    metrics = Metrics()
+
+    def raising(_: Report) -> None:
+        raise RuntimeError("from a handler")
+
+    with KafkaClient(config_for(cluster.bootstrap), metrics=metrics) as client:
+        client.publish(record(0), raising)
+        client.publish(record(1), reports.of(1))
+        assert client.flush(20) == 0
+    assert reports.by_record[1][0].decision.action is Action.DELIVERED
+    assert metrics.get_summary()["publish_errors_by_code"] == {"report_handler": 1}
+
+
+def test_a_closed_client_says_so(cluster: MockCluster) -> None:
+    client = KafkaClient(config_for(cluster.bootstrap), metrics=Metrics())
+    client.start()
+    client.close()
+    client.close()
+    with pytest.raises(LifecycleError):
+        client.publish(record(), lambda _: None)
+
+
+def test_closing_reports_what_could_not_be_sent() -> None:
+    with MockCluster() as gone:
+        bootstrap = gone.bootstrap
+    reports = Reports()
+    client = KafkaClient(config_for(bootstrap), metrics=Metrics())
+    for number in range(100):
+        client.publish(record(number), reports.of(number))
+    client.close(0.2)
+    assert len(reports.all) == 100
+    assert {report.decision.action for report in reports.all} == {Action.HOLD}
+
+
+def test_a_forked_child_gets_a_connection_of_its_own(cluster: MockCluster) -> None:
+    reports = Reports()
+    with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+        client.publish(record(0), reports.of(0))
+        assert client.flush(20) == 0
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                own = Reports()
+                client.publish(record(1), own.of(1))
+                left = client.flush(20)
+                code = 0 if left == 0 and own.all[0].decision.action is Action.DELIVERED else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        client.publish(record(2), reports.of(2))
+        assert client.flush(20) == 0
+    assert len(reports.all) == 2
+
+
+def test_a_mapping_goes_out_as_json_and_is_acknowledged_on_return(cluster: MockCluster) -> None:
+    with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+        outcome = client.publish({"user_id": "u1", "timestamp": 1})
+        assert isinstance(outcome, Delivered)
+        assert outcome.topic == TOPIC
+        with pytest.raises(NotRepresentableError):
+            client.publish({"user_id": object()})
+        with pytest.raises(RecordTooLargeError):
+            client.publish({"user_id": "x" * 1_100_000})
+
+
+def test_a_mapping_that_cannot_be_sent_raises_what_went_wrong() -> None:
+    with MockCluster() as gone:
+        bootstrap = gone.bootstrap
+    client = KafkaClient(
+        config_for(bootstrap, delivery__hand_over_after_s=12), metrics=Metrics(), clock=FastClock(times=20)
+    )
+    with pytest.raises(KafkaConnectionError):
+        client.publish({"user_id": "u1"})
+    client.close(0)
