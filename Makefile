@@ -15,7 +15,7 @@ setup: .venv/ready
 	@touch $@
 
 demo: setup
-	$(BIN)/postroom run --demo
+	$(BIN)/postroom run --broker embedded --count 10000 --rate 1000 --invalid-ratio 0.02
 
 lint: setup
 	$(BIN)/ruff check .

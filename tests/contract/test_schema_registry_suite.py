@@ -259,7 +259,11 @@ class TestLife:
 class TestCompatibility:
     def test_it_is_judged_or_honestly_not(self, client: SchemaRegistryClient, address: str, subject: str) -> None:
         without_default = json.dumps(
-            {"type": "record", "name": "Play", "fields": [{"name": "a", "type": "int"}, {"name": "c", "type": "string"}]}
+            {
+                "type": "record",
+                "name": "Play",
+                "fields": [{"name": "a", "type": "int"}, {"name": "c", "type": "string"}],
+            }
         )
         client.register(subject, ONE)
         if "://" in address:

@@ -291,7 +291,7 @@ def _based(key: Key, row: Setting, leaf: Leaf, value: object) -> object:
 def _absolute(base: Path, item: object) -> object:
     if not isinstance(item, str) or not item or "\0" in item:
         return item
-    return base / Path(item).expanduser()
+    return base / os.path.expanduser(item)  # noqa: PTH111 - Path.expanduser raises for unknown users
 
 
 def _nested(values: Mapping[Key, object]) -> dict[str, Any]:

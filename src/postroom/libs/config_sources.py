@@ -153,7 +153,8 @@ class FileReader:
 def unknown_key(key: Key, origin: Origin) -> Problem:
     """The problem that `key` is no setting, with the nearest one there is."""
     name = ".".join(key)
-    known = {".".join(row): row[-1] for row in (*settings_table(), *sections()) if row}
+    rows = (row[:length] for row in settings_table() for length in range(1, len(row) + 1))
+    known = {".".join(row): row[-1] for row in rows}
     siblings = {full: last for full, last in known.items() if full.rpartition(".")[0] == ".".join(key[:-1])}
     elsewhere = [full for full, last in known.items() if last == key[-1]]
     close = get_close_matches(key[-1], siblings.values(), n=1, cutoff=0.6)

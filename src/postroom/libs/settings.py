@@ -6,6 +6,7 @@ The defaults here are those of the packaged `config/kafka.yaml`; a test holds th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -112,7 +113,7 @@ def _upper(value: object) -> object:
 
 
 def _user_path(path: Path) -> Path:
-    return path.expanduser()
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises for unknown users
 
 
 def _frozen(value: Mapping[str, str]) -> FrozenMapping[str]:

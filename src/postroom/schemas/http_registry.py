@@ -174,9 +174,12 @@ class HttpRegistry:
                 ) as response,
             ):
                 self._refuse_early(response)
-                return Answer(response.status_code, response.headers.get("content-type", ""), _body_of(response))
+                answer = Answer(response.status_code, response.headers.get("content-type", ""), _body_of(response))
         except httpx.HTTPError as exc:
             raise self._explained(exc, deadline) from exc
+        if deadline.passed:  # a body without a length seems to end where its connection was shut
+            raise _TryAgain(self._late())
+        return answer
 
     def _refuse_early(self, response: httpx.Response) -> None:
         """Answers whose body does not matter."""
@@ -207,8 +210,11 @@ class HttpRegistry:
                 f"{self._settings.url} does not speak TLS", remedy="write http:// in schema_registry.url"
             )
         if deadline.passed or isinstance(exc, httpx.TimeoutException):
-            return _TryAgain(f"did not answer within {self._settings.timeout_s:g} s")
+            return _TryAgain(self._late())
         return _TryAgain(f"could not be asked ({type(exc).__name__})")
+
+    def _late(self) -> str:
+        return f"did not answer within {self._settings.timeout_s:g} s"
 
     # -- the connection --------------------------------------------------------------------------------
 

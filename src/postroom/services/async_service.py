@@ -98,8 +98,8 @@ class AsyncProducerService:
 
 async def _outcome(receipt: Receipt) -> Outcome:
     """Wait for the outcome; a cancelled wait changes nothing for the event."""
-    if receipt.outcome is not None:
-        return receipt.outcome
+    if receipt.done():
+        return receipt.result(0)
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
 
@@ -115,5 +115,4 @@ async def _outcome(receipt: Receipt) -> Outcome:
 
     receipt.listen(listener)
     await future
-    assert receipt.outcome is not None
-    return receipt.outcome
+    return receipt.result(0)

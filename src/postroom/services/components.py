@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from postroom.observability.metrics import Metrics
     from postroom.schemas.data_contracts import Contract
     from postroom.services.ledger import Ledger
+    from postroom.streaming.embedded_broker import EmbeddedBroker
     from postroom.streaming.publisher import Publisher
 
 _ASK_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
@@ -76,6 +77,7 @@ class Components:
         self._stop_actions: list[tuple[str, Callable[[], object]]] = []
         self._stopping = threading.Event()
         self.registry_problem = ""
+        self.embedded: EmbeddedBroker | None = None
 
     @property
     def publisher(self) -> Publisher:
@@ -112,7 +114,7 @@ class Components:
         if config.broker == "embedded" and self._publisher is None:
             from postroom.streaming.embedded_broker import EmbeddedBroker
 
-            broker = EmbeddedBroker().start()
+            broker = self.embedded = EmbeddedBroker().start()
             self._stop_actions.append(("embedded broker", broker.stop))
             if config.origin("schema_registry.url").kind is OriginKind.PACKAGED:
                 registry = registry.model_copy(update={"url": "embedded"})
@@ -200,11 +202,16 @@ class Components:
                 self._log.error("contract_unavailable", operation="start", error=exc.code, remedy=exc.remedy)
 
     def _create_topics(self) -> None:
-        if not self.config.contracts.create_topics or self._publisher is not None:
+        if self._publisher is not None or not (self.embedded or self.config.contracts.create_topics):
             return
-        from postroom.services.topics import create_contract_topics
+        from postroom.services.topics import create_contract_topics, topic_specs
 
-        create_contract_topics(self.config, [lane.contract for lane in self.lanes.values()])
+        contracts = [lane.contract for lane in self.lanes.values()]
+        if self.embedded is None:
+            create_contract_topics(contracts, self.config)
+        else:  # it cannot be asked to create topics: they appear when they are first asked about
+            for spec in topic_specs(contracts, self.config):
+                self.embedded.create_topic(spec.name)
 
     def _start_publisher(self) -> None:
         if self._publisher is None:

@@ -106,7 +106,7 @@ class Intake:
             try:
                 read = from_json(lane.contract, read_json(original))
             except DecodeError as exc:
-                found: tuple[Violation, ...] = (Violation("", exc.code, "the JSON of one event", exc.message),)
+                found: tuple[Violation, ...] = (Violation("", exc.reason, "the JSON of one event", exc.message),)
                 reason = DeadLetterReason.DECODE_FAILED
                 self._settlement.make_dead_letter(item, original, reason, Stage.DECODE, key=key, violations=found)
                 return

@@ -109,29 +109,34 @@ class KafkaAdmin:
         """
         if not specs:
             return []
+        if self.is_embedded():
+            raise ConfigurationError(
+                "the embedded broker creates no topics on request", remedy="just use them: they appear by themselves"
+            )
+        created = self._create(specs)
+        there = self.wait_until_visible({spec.name: spec.partitions if spec.name in created else 1 for spec in specs})
+        return [_result(spec, there[spec.name], created=spec.name in created) for spec in specs]
+
+    def _create(self, specs: Sequence[TopicSpec]) -> set[str]:
+        """Ask for every topic, then raise the first problem there was; return the names of those that are new."""
         wanted = [
             NewTopic(
-                spec.name,
-                num_partitions=spec.partitions,
-                replication_factor=spec.replication,
-                config=dict(spec.config),
+                spec.name, num_partitions=spec.partitions, replication_factor=spec.replication, config={**spec.config}
             )
             for spec in specs
         ]
-        futures = self._client().create_topics(wanted, request_timeout=self._timeout_s)
         created, problems = set(), []
-        for spec in specs:
+        for name, future in self._client().create_topics(wanted, request_timeout=self._timeout_s).items():
             try:
-                futures[spec.name].result(timeout=self._timeout_s + 5)
-                created.add(spec.name)
+                future.result()  # ends within the request's own timeout
+                created.add(name)
             except KafkaException as exc:
                 error = exc.args[0]
                 if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    problems.append(self._failed(f"create topic {spec.name}", error))
+                    problems.append(self._failed(f"create topic {name}", error))
         if problems:
             raise problems[0]
-        there = self.wait_until_visible({spec.name: spec.partitions if spec.name in created else 1 for spec in specs})
-        return [_result(spec, there[spec.name], created=spec.name in created) for spec in specs]
+        return created
 
     def wait_until_visible(self, partitions: Mapping[str, int]) -> dict[str, TopicDescription]:
         """Wait until each topic has at least so many partitions and a leader for all of them; return them.
@@ -188,8 +193,6 @@ class KafkaAdmin:
     def _failed(self, doing: str, error: KafkaError) -> PostroomError:
         if error.code() in _WRONG_REQUEST:
             return ConfigurationError(f"could not {doing}: {error.str()}", remedy="mend the contract or the option")
-        if error.code() == KafkaError._UNSUPPORTED_FEATURE:  # noqa: SLF001 - the library's public name
-            return ConfigurationError(f"could not {doing}: this broker cannot do that")
         told = self._last_error or error
         return client_error(doing, told.code(), told.name())
 

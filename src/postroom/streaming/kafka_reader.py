@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _BATCH = 1000
 _POLL_S = 0.1
-_METADATA_TIMEOUT_S = 10.0
 _UNKNOWN_TOPIC = 3
 
 
@@ -47,21 +46,21 @@ class Span(NamedTuple):
 class KafkaReader:
     """Reads the records of topics, each partition in its order.
 
-    `settings` are the client library's (`client_settings(config)`); `stall_timeout_s` is how long nothing may come
-    while something is due. Nothing is opened before the first record is asked for, and everything is closed when
-    the iterator ends or is closed.
+    `settings` are the client library's (`client_settings(config)`); `timeout_s` is the longest wait for an answer,
+    or for a record that is due. Nothing is opened before the first record is asked for, and everything is closed
+    when the iterator ends or is closed.
     """
 
     def __init__(
         self,
         settings: Mapping[str, object],
         *,
-        stall_timeout_s: float = 30.0,
+        timeout_s: float = 30.0,
         clock: Clock = SYSTEM_CLOCK,
         make_consumer: Callable[..., Any] = Consumer,
     ) -> None:
         self._settings = dict(settings)
-        self._stall_timeout_s = stall_timeout_s
+        self._timeout_s = timeout_s
         self._clock = clock
         self._make_consumer = make_consumer
         self._last_error: KafkaError | None = None
@@ -75,7 +74,7 @@ class KafkaReader:
         """Yield the records of `topics` up to where each partition ends when the first one is asked for.
 
         Starts at the beginning, or so that each partition gives at most its `last` records. Raises
-        `TopicNotFoundError`, `AuthorizationError`, or `KafkaConnectionError` when nothing came for `stall_timeout_s`
+        `TopicNotFoundError`, `AuthorizationError`, or `KafkaConnectionError` when nothing came for `timeout_s`
         seconds although something was due.
         """
         with self._consumer() as consumer:
@@ -112,7 +111,7 @@ class KafkaReader:
                             return
                 if batch:
                     heard_at = self._clock.monotonic()
-                elif self._clock.monotonic() - heard_at > self._stall_timeout_s:
+                elif self._clock.monotonic() - heard_at > self._timeout_s:
                     # Quiet, or cut off? Asking tells, and raises if nobody answers.
                     self._metadata(consumer, None)
                     heard_at = self._clock.monotonic()
@@ -123,7 +122,7 @@ class KafkaReader:
             batch = self._batch(consumer)
             if batch:
                 heard_at = self._clock.monotonic()
-            elif self._clock.monotonic() - heard_at > self._stall_timeout_s:
+            elif self._clock.monotonic() - heard_at > self._timeout_s:
                 raise self._stalled(ends)
             for message in batch:
                 place = (message.topic(), message.partition())
@@ -175,7 +174,7 @@ class KafkaReader:
             for partition in sorted(found.partitions):
                 try:
                     first, end = consumer.get_watermark_offsets(
-                        TopicPartition(topic, partition), timeout=_METADATA_TIMEOUT_S
+                        TopicPartition(topic, partition), timeout=self._timeout_s
                     )
                 except KafkaException as exc:
                     raise self._failed(f"read topic {topic}", exc) from exc
@@ -185,8 +184,8 @@ class KafkaReader:
     def _metadata(self, consumer: Any, topic: str | None) -> Any:
         try:
             if topic is None:
-                return consumer.list_topics(timeout=_METADATA_TIMEOUT_S)
-            return consumer.list_topics(topic, timeout=_METADATA_TIMEOUT_S)
+                return consumer.list_topics(timeout=self._timeout_s)
+            return consumer.list_topics(topic, timeout=self._timeout_s)
         except KafkaException as exc:
             raise self._failed("read from Kafka", exc) from exc
 
@@ -212,7 +211,7 @@ class KafkaReader:
         if self._last_error is not None:
             return client_error(f"read topic {topics}", self._last_error.code(), self._last_error.name())
         return KafkaConnectionError(
-            f"could not read topic {topics}: nothing came for {self._stall_timeout_s:g} s",
+            f"could not read topic {topics}: nothing came for {self._timeout_s:g} s",
             remedy="check that all brokers run",
         )
 

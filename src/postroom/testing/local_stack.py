@@ -142,7 +142,7 @@ class LocalStack:
 
         Raises StackError if that takes longer than two minutes.
         """
-        servers = self._servers()
+        servers = self.servers
         for server in servers:
             if server.paused:
                 server.resume()
@@ -164,6 +164,11 @@ class LocalStack:
     def registry_url(self) -> str:
         """Where the registry speaks Confluent's REST API. Raises LifecycleError when there is no registry."""
         return self.registry.url
+
+    @property
+    def servers(self) -> Sequence[StackServer]:
+        """Every server of the stack: the brokers and the registry. Empty when it is not started."""
+        return (*self._brokers, *([self._registry] if self._registry else []))
 
     @property
     def brokers(self) -> Sequence[Broker]:
@@ -209,9 +214,6 @@ class LocalStack:
         if not self._brokers:
             raise LifecycleError("The local stack is not started")
 
-    def _servers(self) -> list[StackServer]:
-        return [*self._brokers, *([self._registry] if self._registry else [])]
-
     def _make_folder(self) -> Path:
         try:
             if self._kept is None:
@@ -227,7 +229,7 @@ class LocalStack:
             try:
                 self._start_servers(installation)
             except StackError:
-                conflict = any(server.said(*_PORT_TAKEN) for server in self._servers())
+                conflict = any(server.said(*_PORT_TAKEN) for server in self.servers)
                 if attempt == _PORT_TRIES or not conflict:
                     raise
                 self._say("a port was taken by another program, trying others")
@@ -249,7 +251,7 @@ class LocalStack:
         self._write_state(cluster_id, ports)
         for broker in self._brokers:
             broker.launch()
-        for server in self._servers():
+        for server in self.servers:
             server.wait_ready(began + _START_S)
         self._say(f"{self._what()} ready in {self._clock.monotonic() - began:.1f} s")
 
@@ -326,7 +328,7 @@ class LocalStack:
 
     def _end_processes(self) -> None:
         """Kept data is closed in good order; what is thrown away anyway needs no ceremony."""
-        servers = self._servers()
+        servers = self.servers
         deadline = self._clock.monotonic() + _STOP_S
         for server in servers:
             if self._kept is not None:

@@ -1,6 +1,7 @@
 """What the generator promises: events that fit the contract, sessions that make sense, and breaks that are known."""
 
 import itertools
+import math
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -12,55 +13,11 @@ from postroom.generators.dummy_data_generator import DummyDataGenerator, Invalid
 from postroom.libs.event import Violation
 from postroom.libs.exceptions import ConfigurationError
 from postroom.schemas.avro_schema import parse_schema
+from postroom.schemas.data_contracts import packaged_contracts
 from postroom.schemas.event_checker import find_violations
 from postroom.testing.manual_clock import ManualClock
 
-SCHEMA = parse_schema(
-    {
-        "type": "record",
-        "name": "UserEvent",
-        "fields": [
-            {"name": "user_id", "type": "string"},
-            {"name": "session_id", "type": "string"},
-            {"name": "video_id", "type": "string"},
-            {"name": "timestamp", "type": "long"},
-            {
-                "name": "action",
-                "type": {
-                    "type": "enum",
-                    "name": "Action",
-                    "symbols": ["start", "pause", "resume", "seek", "stop"],
-                },
-            },
-            {"name": "position_s", "type": "int"},
-            {"name": "video_length_s", "type": "int"},
-            {"name": "quality", "type": "string"},
-            {"name": "playback_speed", "type": "double"},
-            {
-                "name": "device",
-                "type": {
-                    "type": "record",
-                    "name": "Device",
-                    "fields": [
-                        {"name": "device_id", "type": "string"},
-                        {
-                            "name": "type",
-                            "type": {
-                                "type": "enum",
-                                "name": "DeviceType",
-                                "symbols": ["phone", "tablet", "desktop", "tv"],
-                            },
-                        },
-                        {"name": "os", "type": "string"},
-                        {"name": "app_version", "type": "string"},
-                    ],
-                },
-            },
-            {"name": "country", "type": "string"},
-            {"name": "referrer", "type": ["null", "string"], "default": None},
-        ],
-    }
-)
+SCHEMA = parse_schema(packaged_contracts()["user_event"].schema)
 
 
 def violations(event: object) -> list[Violation]:
@@ -100,20 +57,18 @@ class TestEvents:
     def test_changing_an_event_changes_no_later_one(self) -> None:
         changed = DummyDataGenerator(seed=3, users=1, sessions=1, clock=ManualClock())
         for event in changed.events(50):
-            device = event["device"]
-            assert isinstance(device, dict)
-            device.clear()
             event.clear()
         assert all(violations(event) == [] for event in changed.events(50))
 
 
 class TestSessions:
     def test_a_session_starts_pauses_resumes_and_stops_in_an_order_that_makes_sense(self) -> None:
+        goes_on = {"pause", "seek", "stop", "complete"}
         follows = {
             None: {"start"},
-            "start": {"pause", "seek", "stop"},
-            "seek": {"pause", "seek", "stop"},
-            "resume": {"pause", "seek", "stop"},
+            "start": goes_on,
+            "seek": goes_on,
+            "resume": goes_on,
             "pause": {"resume", "stop"},
         }
         last: dict[str, str | None] = defaultdict(lambda: None)
@@ -121,22 +76,32 @@ class TestSessions:
             session = event["session_id"]
             assert event["action"] in follows[last[session]]
             last[session] = event["action"]
-        assert set(Counter(last.values())) >= {"stop"}
+        assert {"stop", "complete"} <= set(last.values())
 
     def test_one_session_is_one_user_one_device_and_one_video(self) -> None:
-        who: dict[str, tuple[str, ...]] = {}
+        who: dict[str, tuple[object, ...]] = {}
         for event in made(20_000, seed=3):
-            what = (event["user_id"], event["device"]["device_id"], event["video_id"], event["video_length_s"])
+            what = tuple(
+                event[name]
+                for name in ("user_id", "video_id", "duration_ms", "device", "country", "app_version", "is_live")
+            )
             assert who.setdefault(event["session_id"], what) == what
 
     def test_the_position_stays_inside_the_video_and_moves_on_unless_somebody_seeks(self) -> None:
         at: dict[str, int] = {}
         for event in made(20_000, seed=4):
-            position, session = event["position_s"], event["session_id"]
-            assert 0 <= position <= event["video_length_s"]
+            position, session = event["position_ms"], event["session_id"]
+            assert 0 <= position <= (event["duration_ms"] or math.inf)
             if event["action"] != "seek":
                 assert position >= at.get(session, 0)
+            assert (event["action"] == "complete") == (position == event["duration_ms"])
             at[session] = position
+
+    def test_a_live_stream_has_no_length_and_cannot_be_sought_in(self) -> None:
+        live = [event for event in made(20_000, seed=16) if event["is_live"]]
+        assert live
+        assert {event["duration_ms"] for event in live} == {None}
+        assert {event["action"] for event in live} == {"start", "pause", "resume", "stop"}
 
     def test_many_sessions_go_on_at_once_so_that_keys_interleave(self) -> None:
         users = [event["user_id"] for event in made(5_000, seed=5)]
@@ -154,13 +119,16 @@ class TestPeople:
 
     def test_a_user_has_a_country_and_one_to_three_devices_that_stay_the_same(self) -> None:
         countries: dict[str, set[str]] = defaultdict(set)
-        devices: dict[str, set[tuple[str, str, str]]] = defaultdict(set)
-        for event in [*made(20_000, seed=7, users=50), *made(20_000, seed=8, users=50)]:
-            device = event["device"]
-            countries[event["user_id"]].add(event["country"])
-            devices[event["user_id"]].add((device["device_id"], device["type"], device["os"]))
-        assert {len(seen) for seen in countries.values()} == {1}
-        assert {len(seen) for seen in devices.values()} == {1, 2, 3}
+        devices: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        for seed in (7, 8):
+            seen: dict[str, set[tuple[str, str]]] = defaultdict(set)
+            for event in made(20_000, seed=seed, users=50):
+                countries[event["user_id"]].add(event["country"])
+                seen[event["user_id"]].add((event["device"], event["app_version"]))
+            assert devices in ({}, seen)
+            devices = seen
+        assert {len(of_one) for of_one in countries.values()} == {1}
+        assert {len(of_one) for of_one in devices.values()} == {1, 2, 3}
 
 
 class TestSeed:
@@ -191,6 +159,7 @@ class TestBrokenEvents:
             (InvalidKind.NUMBER_AS_TEXT, {"wrong_type"}),
             (InvalidKind.BOOLEAN_AS_NUMBER, {"wrong_type"}),
             (InvalidKind.OUT_OF_RANGE, {"out_of_range"}),
+            (InvalidKind.NOT_FINITE, {"not_finite"}),
             (InvalidKind.NOT_IN_ENUM, {"not_in_enum"}),
         ],
     )

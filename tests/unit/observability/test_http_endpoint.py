@@ -1,5 +1,6 @@
 """What the endpoint promises over real loopback connections: right answers, bounds on everything, a clean end."""
 
+import errno
 import http.client
 import json
 import socket
@@ -13,6 +14,7 @@ from postroom.observability import http_endpoint
 from postroom.observability.health import HealthCheck, State
 from postroom.observability.http_endpoint import MAX_CONNECTIONS, HttpEndpoint, serve
 from postroom.observability.metrics import Metrics, Reading
+from postroom.testing.manual_clock import ManualClock
 
 
 class World:
@@ -49,6 +51,10 @@ def read_all(connection: socket.socket) -> bytes:
     while piece := connection.recv(65_536):
         answer += piece
     return answer
+
+
+def _no_more_threads(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def status_of(answer: bytes) -> int:
@@ -242,6 +248,33 @@ class TestBounds:
         finally:
             for connection in held:
                 connection.close()
+
+    def test_without_file_handles_it_pauses_and_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real_accept = socket.socket.accept
+        errors = [OSError(errno.EMFILE, "too many open files"), BlockingIOError()]
+        pauses: list[float] = []
+
+        class PauseClock(ManualClock):
+            def sleep(self, seconds: float) -> None:
+                pauses.append(seconds)
+
+        def accept(listener: socket.socket) -> tuple[socket.socket, object]:
+            if errors:
+                raise errors.pop()
+            return real_accept(listener)
+
+        world = World()
+        world.endpoint = HttpEndpoint(world.metrics, world.health, clock=PauseClock())
+        with world.endpoint:
+            monkeypatch.setattr(socket.socket, "accept", accept)
+            assert world.request("GET", "/livez")[0] == 200
+        assert len(pauses) == 1
+
+    def test_without_threads_it_says_no_and_goes_on(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", _no_more_threads)
+            assert world.request("GET", "/livez")[0] == 503
+        assert world.request("GET", "/livez")[0] == 200
 
     def test_it_still_answers_after_many_requests_and_keeps_no_thread(self, world: World) -> None:
         before = threading.active_count()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import datetime as dt
 import enum
@@ -246,7 +247,7 @@ class Hostile:
     def __hash__(self) -> int:
         raise HostileError
 
-    def __repr__(self) -> str:
+    def __repr__(self, *_: object) -> str:
         raise HostileError
 
     __str__ = __len__ = __iter__ = __bool__ = __getattr__ = __repr__  # type: ignore[assignment]  # all of them raise
@@ -327,7 +328,9 @@ def spoiled(draw: st.DrawFn, event: Any) -> Any:
     elif act == "remove":
         del holder[key]
     elif isinstance(holder, dict):
-        holder[EXTRA_KEYS[draw(st.integers(0, len(EXTRA_KEYS) - 1))]] = draw(_junk())
+        key = EXTRA_KEYS[draw(st.integers(0, len(EXTRA_KEYS) - 1))]
+        with contextlib.suppress(HostileError):  # beside its namesake it cannot even be put in
+            holder[key] = draw(_junk())
     else:
         holder.append(draw(_junk()))
     return event

@@ -1,0 +1,185 @@
+"""`postroom run`: the whole way of many events."""
+
+import sys
+from contextlib import nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from postroom.cli.border import stdout_console, write_json
+from postroom.cli.options import AsJson, Broker, ConfigFile, Environment, Registry, settings_from_options
+from postroom.cli.run_view import Lines, Live, tell_summary
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from rich.console import Console
+
+    from postroom.libs.config_loader import Config
+    from postroom.services.producer_main import Run
+
+app = typer.Typer(help="Generate or read events and publish them, with a live view.")
+
+_SAMPLE = 3
+
+
+class FailOn(StrEnum):
+    """What makes a run fail although every event is safe."""
+
+    DEAD_LETTERS = "dead_letters"
+
+
+@app.command()
+def run(
+    count: Annotated[int | None, typer.Option(min=0, help="End after so many events.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Events per second; no limit if not given.")] = None,
+    duration: Annotated[float | None, typer.Option(min=0.0, help="End after so many seconds.")] = None,
+    invalid_ratio: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of generated events that break their contract.")
+    ] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Generate the same events again.")] = None,
+    source: Annotated[
+        str, typer.Option(metavar="generator|FILE|-", help="Where events come from; files hold one JSON a line.")
+    ] = "generator",
+    event_type: Annotated[
+        str | None, typer.Option("--type", metavar="NAME", help="The contract of the events; else the default one.")
+    ] = None,
+    accepted: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a line for each accepted event, for postroom verify.")
+    ] = None,
+    fail_on: Annotated[FailOn | None, typer.Option(help="Exit with 1 if there is any.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Serve /metrics, /livez and /readyz on this port.")
+    ] = None,
+    broker: Broker = None,
+    registry: Registry = None,
+    config: ConfigFile = None,
+    env: Environment = None,
+    as_json: AsJson = False,
+) -> None:
+    """Generate or read events and publish them, with a live view.
+
+    Contracts are registered and missing topics created at the start. With no broker named anywhere (file, variable,
+    option) the embedded broker inside this process is used, and said so.
+
+    Exit codes: 0 every event accepted; 1 some failed, lost or unaccounted; 2 usage or settings; 3 some refused;
+    4 all safe but some still spooled; 130 interrupted.
+
+    Examples: `postroom run --count 10000 --rate 1000 --invalid-ratio 0.02`, `postroom run --source events.ndjson
+    --broker localhost:9092 --registry http://localhost:8081 --json`
+    """
+    from rich.console import Console
+
+    from postroom.services.producer_main import Run, RunOptions
+
+    more: dict[str, tuple[str, object]] = {
+        "--rate": ("rate_limit.events_per_second", rate),
+        "--metrics-port": ("metrics.port", metrics_port),
+    }
+    if rate is not None:
+        # A tenth of a second's worth at once: enough for batches, and the view shows an even flow.
+        more["--rate "] = ("rate_limit.burst", max(1, int(rate / 10)))
+    settings = _for_a_run(settings_from_options(broker=broker, registry=registry, config=config, env=env, more=more))
+    options = RunOptions(
+        source=source,
+        count=count,
+        duration_s=duration,
+        invalid_ratio=invalid_ratio,
+        seed=seed,
+        event_type=event_type,
+        accepted=accepted,
+        fail_on_dead_letters=fail_on is FailOn.DEAD_LETTERS,
+    )
+    notes = Console(stderr=True, highlight=False, soft_wrap=True)
+    job = Run(settings, options)
+    with job:
+        job.handle_signals()
+        where = _say_where(notes, settings, job)
+        with _endpoint(job, settings, notes), _view(job, notes, where):
+            job.feed()
+            job.finish()
+        if job.service.parts.embedded is not None and not as_json:
+            _show_samples(stdout_console(), job)
+    summary = job.summary()
+    if as_json:
+        import msgspec
+
+        write_json(msgspec.to_builtins(summary))
+    else:
+        out = stdout_console()
+        tell_summary(out, summary)
+        _say_next(out, settings, options.accepted)
+    raise typer.Exit(job.exit_code())
+
+
+def _for_a_run(settings: "Config") -> "Config":
+    """The settings of a run: it registers contracts, creates topics, and is embedded when no broker is named."""
+    from postroom.libs.settings import OriginKind
+
+    changes: dict[str, object] = {
+        "schema_registry": settings.schema_registry.model_copy(update={"auto_register": True}),
+        "contracts": settings.contracts.model_copy(update={"create_topics": True}),
+    }
+    if settings.origin("broker").kind is OriginKind.PACKAGED:
+        changes["broker"] = "embedded"
+    return settings.model_copy(update=changes)
+
+
+def _say_where(notes: "Console", settings: "Config", job: "Run") -> str:
+    parts = job.service.parts
+    if parts.embedded is None:
+        notes.print(f"Publishing to {parts.config.broker} (named by {settings.origin('broker')}).", style="dim")
+        return parts.config.broker
+    notes.print(
+        "Using the embedded broker inside this process: nothing to install, gone when this command ends. "
+        "It keeps at most 100,000 records a partition; for a real Kafka: postroom stack up",
+        style="dim",
+    )
+    return f"embedded broker at {parts.config.broker}"
+
+
+def _view(job: "Run", notes: "Console", where: str) -> "AbstractContextManager[object]":
+    return Live(job, notes, where) if notes.is_terminal else Lines(job, sys.stderr.write)
+
+
+def _endpoint(job: "Run", settings: "Config", notes: "Console") -> "AbstractContextManager[object]":
+    if settings.metrics.port is None:
+        return nullcontext()
+    from postroom.observability.http_endpoint import serve
+    from postroom.observability.metrics import METRICS
+    from postroom.services.health_checks import health_of
+
+    endpoint = serve(METRICS, health_of(job.service), settings.metrics.host, settings.metrics.port)
+    notes.print(f"Metrics and health: {endpoint.url}/metrics, /livez, /readyz", style="dim")
+    return endpoint
+
+
+def _show_samples(out: "Console", job: "Run") -> None:
+    """Read a few events and dead letters back from the embedded broker, before it is gone."""
+    from rich.table import Table
+
+    from postroom.services.samples import read_samples
+
+    events, dead_letters = read_samples(job.service, _SAMPLE)
+    if events:
+        table = Table("partition, offset", "key", "event", title="Read back from Kafka", title_justify="left")
+        for event in events:
+            table.add_row(event.place, event.key, event.text, style="green")
+        out.print(table)
+    if dead_letters:
+        table = Table("partition, offset", "reason", "what is wrong", title="Dead letters", title_justify="left")
+        for letter in dead_letters:
+            table.add_row(letter.place, letter.key, letter.text, style="yellow")
+        out.print(table)
+
+
+def _say_next(out: "Console", settings: "Config", accepted: Path | None) -> None:
+    if settings.broker == "embedded":
+        out.print("\nTry next:")
+        out.print("  postroom stack up                   a real Kafka and Schema Registry on this machine")
+        out.print("  postroom run --broker HOST:PORT --registry URL --count 100000 --accepted accepted.ndjson")
+        out.print("  postroom verify --accepted accepted.ndjson --broker HOST:PORT     the proof")
+    elif accepted is not None:
+        out.print(f"\nProve it: postroom verify --accepted {accepted} --broker {settings.broker}")
