@@ -17,6 +17,7 @@ from postroom.libs.exceptions import (
     SubjectNotFoundError,
     UnsupportedByRegistryError,
 )
+from postroom.schemas.registry_protocol import Version
 from postroom.schemas.schema_registry_client import Compatibility, RegisteredSchema, SchemaRegistryClient
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ class TestRegistering:
         self, client: SchemaRegistryClient, subject: str
     ) -> None:
         schema_id = client.register(subject, ONE)
-        for version in ("latest", 1):
-            found = client.get_schema(subject, version)  # type: ignore[arg-type]  # a loop over both kinds
+        versions: tuple[Version, ...] = ("latest", 1)
+        for version in versions:
+            found = client.get_schema(subject, version)
             assert (found.subject, found.version, found.schema_id) == (subject, 1, schema_id)
             assert json.loads(found.schema) == json.loads(ONE)
         assert json.loads(client.by_id(schema_id)) == json.loads(ONE)
@@ -258,13 +260,8 @@ class TestLife:
 
 class TestCompatibility:
     def test_it_is_judged_or_honestly_not(self, client: SchemaRegistryClient, address: str, subject: str) -> None:
-        without_default = json.dumps(
-            {
-                "type": "record",
-                "name": "Play",
-                "fields": [{"name": "a", "type": "int"}, {"name": "c", "type": "string"}],
-            }
-        )
+        fields = [{"name": "a", "type": "int"}, {"name": "c", "type": "string"}]
+        without_default = json.dumps({"type": "record", "name": "Play", "fields": fields})
         client.register(subject, ONE)
         if "://" in address:
             client.set_compatibility(subject, "BACKWARD")

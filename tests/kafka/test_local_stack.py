@@ -125,11 +125,10 @@ class TestOneBroker:
     ) -> None:
         broker = stack.broker(1)
         broker.pause()
-        assert broker.running
-        assert broker.paused
+        assert (broker.running, broker.paused) == (True, True)
         assert produce(stack.bootstrap, postroom_topic, 1, **{"message.timeout.ms": "1500"}) != []
         broker.resume()
-        assert not broker.paused
+        assert (broker.running, broker.paused) == (True, False)
         assert produce(stack.bootstrap, postroom_topic, 1) == []
 
     def test_schemas_outlive_a_registry_killed_right_after_its_answer(self, stack: LocalStack) -> None:
@@ -205,7 +204,8 @@ class TestLife:
     def test_a_lost_race_for_a_port_is_run_again_with_another_port(
         self, stack: LocalStack, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        taken, told = stack.broker(1).port, []
+        taken = stack.broker(1).port
+        told: list[str] = []
 
         def ports(count: int, preferred: object) -> list[int]:
             chosen = free_ports(count)
@@ -277,9 +277,10 @@ class TestSeams:
         }
         with stack:
             stack.create_topic("secured")
-            assert produce(stack.bootstrap, "secured", **login, **{"sasl.password": "in-wonderland"}) == []
-            wrong = {"sasl.password": "wrong", "message.timeout.ms": "2000"}
-            assert len(produce(stack.bootstrap, "secured", 1, **login, **wrong)) == 1
+            right = {**login, "sasl.password": "in-wonderland"}
+            assert produce(stack.bootstrap, "secured", 60, **right) == []
+            wrong = {**login, "sasl.password": "wrong", "message.timeout.ms": "2000"}
+            assert len(produce(stack.bootstrap, "secured", 1, **wrong)) == 1
 
     def test_clients_are_told_the_port_of_a_proxy(self) -> None:
         from confluent_kafka.admin import AdminClient

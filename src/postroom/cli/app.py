@@ -7,6 +7,7 @@ the row is the first sentence of the module's own (a test compares the two), so 
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -16,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from postroom.cli.border import NobodyReadsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 class Row(NamedTuple):
@@ -53,12 +54,24 @@ class LazyGroup(TyperGroup):
         name, stand_in, rest = super().resolve_command(ctx, args)
         return name, None if stand_in is None else load(str(name)), rest
 
+    def make_context(self, *words: Any, **extra: Any) -> Any:
+        """Read the words of the command line; `--help` and `--version` write here."""
+        with _nobody_reads():
+            return super().make_context(*words, **extra)
+
     def invoke(self, ctx: Any) -> Any:
-        """Run the command. typer would end the process with 1 when stdout is closed; the border knows better."""
-        try:
+        """Run the command."""
+        with _nobody_reads():
             return super().invoke(ctx)
-        except BrokenPipeError as exc:
-            raise NobodyReadsError from exc
+
+
+@contextmanager
+def _nobody_reads() -> Iterator[None]:
+    """Typer would end the process with 1 when stdout is closed; the border knows better."""
+    try:
+        yield
+    except BrokenPipeError as exc:
+        raise NobodyReadsError from exc
 
 
 def load(name: str) -> Any:

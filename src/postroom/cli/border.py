@@ -91,7 +91,7 @@ def _tell_usage(error: Any, arguments: Sequence[str]) -> int:
         _to_stderr(f"{message}\n" if message else "")
         return USAGE
     context = getattr(error, "ctx", None)
-    remedy = "" if context is None else f"see {context.command_path} --help"
+    remedy = f"see {'postroom' if context is None else context.command_path} --help"
     _to_stderr(f"postroom: {PostroomError(message, remedy=remedy)} [usage]\n")
     if wants_json(arguments):
         told = {"code": "usage", "message": message, "remedy": remedy}

@@ -222,10 +222,9 @@ class _Stack:
             try:
                 Config.model_validate(_nested(values))
             except ValidationError as exc:
-                for error in exc.errors(include_url=False, include_input=False):
-                    key = _key_of(error, values)
-                    if key in values:
-                        problems.append(_value_problem(key, layer.leaves[key], values.pop(key), error))
+                wrong = {_key_of(error, values): error for error in exc.errors(include_url=False, include_input=False)}
+                for key, error in wrong.items():
+                    problems.append(_value_problem(key, layer.leaves[key], values.pop(key), error))
             else:
                 return values, problems
 
@@ -306,7 +305,7 @@ def _nested(values: Mapping[Key, object]) -> dict[str, Any]:
 
 def _key_of(error: ErrorDetails, values: Mapping[Key, object]) -> Key:
     place = tuple(str(part) for part in error["loc"])
-    return next((place[:n] for n in range(len(place), 0, -1) if place[:n] in values), ())
+    return next(place[:length] for length in range(len(place), 0, -1) if place[:length] in values)
 
 
 def _value_problem(key: Key, leaf: Leaf, value: object, error: ErrorDetails) -> Problem:
@@ -333,7 +332,7 @@ def _shown(row: Setting | None, leaf: Leaf, value: object) -> str:
         text = str(value).lower() if isinstance(value, bool) else str(value)
         in_the_open = not leaf.textual or leaf.origin.kind is not OriginKind.FILE
         if not isinstance(value, str) or (row is not None and row.kind is not Kind.TEXT and in_the_open):
-            return printable(text, 40)
+            return kind_of(value) if "@" in text else printable(text, 40)
     return "an empty text" if value == "" else kind_of(value)
 
 

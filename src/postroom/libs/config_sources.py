@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from postroom.libs.config_text import Substitution, read_secret_file
+from postroom.libs.config_text import Substitution, has_references, read_secret_file
 from postroom.libs.librdkafka_keys import ALLOWED, refusal
 from postroom.libs.safe_yaml import Node, kind_of, printable
 from postroom.libs.setting_formats import FormatError
@@ -137,17 +137,17 @@ class FileReader:
                 self._leaf(layer, child, (*key, name), origin, lenient=lenient)
 
     def _leaf(self, layer: Layer, node: Node, key: Key, origin: Origin, *, lenient: bool) -> None:
+        if lenient and has_references(node):
+            return
         row = settings_table().get(key)
         secret = row is not None and row.kind is Kind.SECRET
         substitution = Substitution(self._environ, self._base if secret else None)
         try:
             value = substitution.apply(node)
         except FormatError as exc:
-            if not lenient:
-                layer.problems.append(Problem(".".join(key), exc.what, exc.remedy, origin))
+            layer.problems.append(Problem(".".join(key), exc.what, exc.remedy, origin))
             return
-        if not (lenient and substitution.used):
-            layer.leaves[key] = Leaf(value, origin, textual=substitution.used, base=self._base)
+        layer.leaves[key] = Leaf(value, origin, textual=substitution.used, base=self._base)
 
 
 def unknown_key(key: Key, origin: Origin) -> Problem:

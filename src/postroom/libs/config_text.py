@@ -72,6 +72,13 @@ class Substitution:
         return read_secret_file(self._secrets_base / path)
 
 
+def has_references(node: Node) -> bool:
+    """True when a text in `node`, or in a list that it is, holds `${`."""
+    if isinstance(node.value, tuple):
+        return any(has_references(item) for item in node.value)
+    return isinstance(node.value, str) and "${" in node.value
+
+
 def read_secret_file(path: Path) -> str:
     """The text of a file that holds one secret; one line end behind it is dropped.
 

@@ -111,7 +111,7 @@ class Logger(Log):
         try:
             receiver = _receiver(self.name, _LEVELS[level])
             if receiver is not None:
-                receiver(level, one_line(str(event)), clean_fields({**self._bound, **fields}))
+                receiver(level, one_line(str(event)), _shown({**self._bound, **fields}))
         except Exception:  # noqa: BLE001, S110 - a line that cannot be written must not stop an event
             pass
 
@@ -173,6 +173,13 @@ def limited(logger: Log, interval_s: float = 10.0, clock: Clock = SYSTEM_CLOCK, 
     `by` names a field whose values count apart, such as `topic`. Safe to use from several threads.
     """
     return LimitedLogger(logger, interval_s, clock, by)
+
+
+def _shown(fields: dict[str, object]) -> dict[str, object]:
+    try:
+        return clean_fields(fields)
+    except Exception:  # noqa: BLE001 - a field whose own methods raise must not cost the line
+        return {"fields": "<unprintable>"}
 
 
 def _receiver(name: str, level: int) -> Callable[[str, str, dict[str, object]], None] | None:

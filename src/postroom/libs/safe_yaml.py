@@ -136,7 +136,7 @@ def _decode(data: bytes, source: str, error: type[PostroomError]) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         line = data.count(b"\n", 0, exc.start) + 1
-        raise error(f"{source}:{line} is not UTF-8 text", remedy="save it as UTF-8") from exc
+        raise error(f"{source}:{line} is not UTF-8 text", remedy="save it as UTF-8") from None
 
 
 @dataclass(slots=True)
@@ -170,9 +170,9 @@ class _Builder:
                 self._take(event)
         except yaml.reader.ReaderError as exc:
             line = text.count("\n", 0, exc.position) + 1
-            raise self._broken(line, "holds a control character", "check that this is a text file") from exc
+            raise self._broken(line, "holds a control character", "check that this is a text file") from None
         except yaml.MarkedYAMLError as exc:
-            raise self._not_yaml(exc) from exc
+            raise self._not_yaml(exc) from None  # the text of PyYAML's error quotes the file
         if self._root is None:
             raise self._error(f"{self._source} is empty", remedy="write settings into it, or remove it")
         return self._root

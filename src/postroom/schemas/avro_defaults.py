@@ -70,7 +70,7 @@ class _Filler:
 
     def _value(self, node: Node, raw: object) -> object:
         if isinstance(node, Union):
-            return self._value(node.branches[0], raw)
+            return self._first_branch(node.branches[0], raw)
         if isinstance(node, Leaf):
             return _leaf(node, raw)
         if isinstance(node, Array):
@@ -82,6 +82,13 @@ class _Filler:
         if isinstance(node, Map):
             return {key: self._value(node.values, item) for key, item in raw.items()}
         return self._record(node, raw)
+
+    def _first_branch(self, branch: Node, raw: object) -> object:
+        value = self._value(branch, raw)
+        wrong = find_violations(branch, value)
+        if wrong:
+            raise _NotADefaultError(f"{wrong[0].rule} for the union's first branch, found {wrong[0].found}")
+        return value
 
     def _record(self, node: Record, raw: dict[str, object]) -> dict[str, object]:
         value: dict[str, object] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from postroom.schemas.avro_nodes import Leaf, Map, Node, Record, Union, children
+from postroom.schemas.avro_nodes import Leaf, Node, Record, Union, children
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

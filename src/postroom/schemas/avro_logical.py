@@ -49,7 +49,11 @@ def _decimal_leaf(base: Leaf, raw: Mapping[str, Any]) -> tuple[Leaf, str, str]:
     if type(precision) is not int or precision < 1:
         return base, "decimal has no precision above 0", "set precision: to the number of digits"
     if type(scale) is not int or not 0 <= scale <= precision:
-        return base, "decimal has a scale that is not between 0 and its precision", "set scale: to the digits after the point"
+        return (
+            base,
+            "decimal has a scale that is not between 0 and its precision",
+            "set scale: to the digits after the point",
+        )
     if base.base == "fixed" and (base.size == 0 or 10**precision > 2 ** (8 * base.size - 1)):
         return base, f"decimal of precision {precision} does not fit into {base.size} bytes", "set a larger size"
     return replace(base, row="decimal", precision=precision, scale=scale), "", ""

@@ -302,7 +302,9 @@ class _Parser:
         for node in walk(root):
             path = self._paths.get(id(node), ())
             if isinstance(node, Union):
-                self.doubts += [Problem(path, text, "so that every value finds its branch") for text in ambiguities(node)]
+                self.doubts += [
+                    Problem(path, text, "so that every value finds its branch") for text in ambiguities(node)
+                ]
             elif isinstance(node, Array) and takes_no_bytes(node.items):
                 text = "its items take no bytes, so that a few bytes could claim any number of them"
                 self.doubts.append(Problem(path, text, "use a long that counts them"))

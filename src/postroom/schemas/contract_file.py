@@ -56,7 +56,9 @@ class ContractText:
         """Note a problem; `path` leads to its line, as far as the file has one for it."""
         line = _line(self.root, path)
         place = f"{self.source}:{line}" if line else self.source
-        self.problems.append(f"{place}: {key} {text}. {remedy[0].upper()}{remedy[1:]}{'' if remedy[-1] in '?.' else '.'}")
+        self.problems.append(
+            f"{place}: {key} {text}. {remedy[0].upper()}{remedy[1:]}{'' if remedy[-1] in '?.' else '.'}"
+        )
 
     def raise_if_wrong(self) -> None:
         """InvalidContractError with every problem, one a line."""
@@ -172,7 +174,9 @@ class _FileReader:
         text.partitions, text.replication, text.retention_ms = self._numbers(numbers)
         name, *numbers = self._topic("dead_letter_topic", required=False)
         text.dead_letter_topic = name
-        text.dead_letter_partitions, text.dead_letter_replication, text.dead_letter_retention_ms = self._numbers(numbers)
+        text.dead_letter_partitions, text.dead_letter_replication, text.dead_letter_retention_ms = self._numbers(
+            numbers
+        )
         if name and name == text.topic:
             remedy = "give dead letters a topic of their own"
             text.wrong("dead_letter_topic", "is the topic itself", remedy, ("dead_letter_topic",))
@@ -228,7 +232,9 @@ class _FileReader:
                 raw = read_json(file.read(_MAX_SCHEMA_BYTES + 1), max_bytes=_MAX_SCHEMA_BYTES)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or type(error).__name__
-            self._text.wrong("schema_file", f"cannot be read: {why}", "name a file beside the contract", ("schema_file",))
+            self._text.wrong(
+                "schema_file", f"cannot be read: {why}", "name a file beside the contract", ("schema_file",)
+            )
         except DecodeError as error:
             remedy = "write the Avro schema as JSON"
             self._text.wrong("schema_file", f"is not JSON: {error.message}", remedy, ("schema_file",))

@@ -5,6 +5,7 @@ import json
 import logging
 import pickle
 import re
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,11 @@ class TestTexts:
         assert "kafka.yaml:3 producer.acs is no setting" in failure(text, "dev")
         assert "kafka.yaml:2 broker is not host:port" in failure("environments:\n  dev: {broker: h}", None)
 
+    def test_secret_files_of_other_environments_are_not_opened(self) -> None:
+        text = "environments: {dev: {}, prod: {schema_registry: {username: u, password: '${file:gone}'}}}"
+        assert load(text, "dev").environment == "dev"
+        assert "gone, which cannot be read" in failure(text, "prod")
+
     def test_paths_start_at_the_folder_of_the_file_and_options_at_the_current_one(self, tmp_path: Path) -> None:
         Path("deep").mkdir()
         Path("deep/kafka.yaml").write_text(
@@ -348,6 +354,13 @@ class TestSecrets:
     )
     def test_no_error_tells_what_may_be_a_secret(self, text: str) -> None:
         assert SECRET not in failure(text)
+
+    def test_the_cause_of_an_error_tells_no_secret_either(self) -> None:
+        for text in (f"broker: h:1\npassword: '{SECRET}", f"a: {SECRET}: x", f"producer: {{retries: [{SECRET}]}}"):
+            Path("kafka.yaml").write_text(text, encoding="utf-8")
+            with pytest.raises(ConfigurationError) as caught:
+                load_config(environ={})
+            assert SECRET not in "".join(traceback.format_exception(caught.value))
 
     def test_values_that_came_out_of_variables_in_the_file_are_not_told(self) -> None:
         message = failure("producer: {compression: '${X}', retries: '${X}'}", environ={"X": SECRET})
@@ -533,6 +546,7 @@ def test_an_unknown_variable_is_refused_with_a_suggestion(name: str, words: str)
         ("METRICS_PORT", "tcp://10.0.0.1:80", "metrics.port is tcp://10.0.0.1:80. Write a whole number"),
         ("BROKER", f"u:{SECRET}@h:1", "POSTROOM_BROKER: broker holds credentials"),
         ("SPOOL_DIR", "/x", "POSTROOM_SPOOL_DIR: spool.dir is set, but the durable spool"),
+        ("METRICS_PORT", f"u:{SECRET}@h", "metrics.port is a text. Write a whole number"),
         ("CONTRACTS_DEFAULT", "a b", "POSTROOM_CONTRACTS_DEFAULT: contracts.default is no name"),
     ],
 )

@@ -174,7 +174,7 @@ def _record_values(node: Record, depth: int) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries(required, optional=optional)
 
 
-def leaf_values(leaf: Leaf) -> st.SearchStrategy[Any]:  # noqa: PLR0911  one line for each row of the table
+def leaf_values(leaf: Leaf) -> st.SearchStrategy[Any]:
     """Valid values of a leaf, its limits among them."""
     if leaf.row in {"int", "long"}:
         bits = 31 if leaf.row == "int" else 63

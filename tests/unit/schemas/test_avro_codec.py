@@ -189,7 +189,12 @@ def test_a_frame_is_a_zero_and_the_schema_id_big_endian(schema_id: int) -> None:
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(b"", "truncated"), (b"\x00\x00\x00\x00", "truncated"), (b"\x01\x00\x00\x00\x01", "bad_magic"), (b'{"a":1}', "bad_magic")],
+    [
+        (b"", "truncated"),
+        (b"\x00\x00\x00\x00", "truncated"),
+        (b"\x01\x00\x00\x00\x01", "bad_magic"),
+        (b'{"a":1}', "bad_magic"),
+    ],
 )
 def test_a_value_without_the_five_bytes_is_refused(value: bytes, reason: str) -> None:
     with pytest.raises(DecodeError) as caught:
@@ -198,7 +203,21 @@ def test_a_value_without_the_five_bytes_is_refused(value: bytes, reason: str) ->
 
 
 def test_names_in_a_schema_cannot_become_code() -> None:
-    names = ("class", "def_", "None_", "__class__", "event", "prefix", "encode", "No", "Z", "join", "v1", "depth", "value")
+    names = (
+        "class",
+        "def_",
+        "None_",
+        "__class__",
+        "event",
+        "prefix",
+        "encode",
+        "No",
+        "Z",
+        "join",
+        "v1",
+        "depth",
+        "value",
+    )
     kind = {"type": "record", "name": "R", "fields": [{"name": name, "type": "int"} for name in names]}
     event = dict.fromkeys(names, 7)
     assert Codec(kind).decode(Codec(kind).encode(event) or b"") == event

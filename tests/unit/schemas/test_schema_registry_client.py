@@ -112,6 +112,13 @@ def client(url: str, clock: ManualClock | None = None, **settings: Any) -> Schem
     return SchemaRegistryClient(settings=section, clock=clock or ManualClock())
 
 
+@contextmanager
+def asking(*answers: Handler, clock: ManualClock | None = None, **settings: Any) -> Iterator[SchemaRegistryClient]:
+    """A client of a server that gives those answers."""
+    with RubbishServer(*answers) as server, client(server.url, clock, **settings) as registry:
+        yield registry
+
+
 class TestGoodAnswers:
     def test_a_question_goes_to_confluent_s_path_with_everything_quoted(self) -> None:
         with RubbishServer(says(200, GOOD)) as server, client(f"{server.url}/apis/ccompat/v7/") as registry:
@@ -246,14 +253,13 @@ class TestRefusals:
 
     def test_a_page_that_is_no_json_is_no_registry(self) -> None:
         page = says(200, b"<html>welcome</html>", content_type="text/html")
-        with RubbishServer(page) as server, client(server.url) as registry:
-            with pytest.raises(SchemaRegistryError, match="no Schema Registry"):
-                registry.get_schema("clicks")
+        with asking(page) as registry, pytest.raises(SchemaRegistryError, match="no Schema Registry"):
+            registry.get_schema("clicks")
 
     def test_a_compatibility_rule_that_nobody_knows_is_refused(self) -> None:
-        with RubbishServer(says(200, {"compatibilityLevel": "SIDEWAYS"})) as server, client(server.url) as registry:
-            with pytest.raises(SchemaRegistryError, match="none of Confluent's"):
-                registry.get_compatibility("clicks")
+        odd = says(200, {"compatibilityLevel": "SIDEWAYS"})
+        with asking(odd) as registry, pytest.raises(SchemaRegistryError, match="none of Confluent's"):
+            registry.get_compatibility("clicks")
 
     def test_a_schema_that_is_not_avro_is_refused(self) -> None:
         proto = {**GOOD, "schemaType": "PROTOBUF"}
@@ -284,9 +290,8 @@ class TestBounds:
             for _ in range(1_000):
                 request.wfile.write(b" " * 1_048_576)
 
-        with RubbishServer(giant) as server, client(server.url) as registry:
-            with pytest.raises(SchemaRegistryError, match="more than 4194304 bytes"):
-                registry.subjects()
+        with asking(giant) as registry, pytest.raises(SchemaRegistryError, match="more than 4194304 bytes"):
+            registry.subjects()
 
     def test_a_compressed_answer_is_refused_unread(self) -> None:
         bomb = says(200, b"\x1f\x8b" + b"\0" * 100, headers={"Content-Encoding": "gzip"})
@@ -326,9 +331,8 @@ class TestBounds:
             request.close_connection = True
             request.wfile.write(greeting)
 
-        with RubbishServer(talk) as server, client(server.url) as registry:
-            with pytest.raises(RegistryUnavailableError):
-                registry.subjects()
+        with asking(talk) as registry, pytest.raises(RegistryUnavailableError):
+            registry.subjects()
 
     def test_nobody_there_is_unavailable(self) -> None:
         [port] = free_ports(1)
@@ -403,11 +407,11 @@ class TestTryingAgain:
     def test_retry_after_may_be_a_date(self) -> None:
         clock = ManualClock()
         date = formatdate(clock.time_ms() / 1000 + 4, usegmt=True)
-        with RubbishServer(says(503, headers={"Retry-After": date}), says(200, [])) as server:
-            with client(server.url, clock, retries=1) as registry:
-                began = clock.monotonic()
-                registry.subjects()
-                assert 3 <= clock.monotonic() - began <= 4
+        not_now = says(503, headers={"Retry-After": date})
+        with asking(not_now, says(200, []), clock=clock, retries=1) as registry:
+            began = clock.monotonic()
+            registry.subjects()
+            assert 3 <= clock.monotonic() - began <= 4
 
     def test_a_wish_to_wait_for_long_is_passed_on_and_not_waited_for(self) -> None:
         clock = ManualClock()
@@ -427,62 +431,66 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @contextmanager
-def secure_server(certificates: Certificates, *, wants_client: bool = False) -> Iterator[RubbishServer]:
+def secure_server(certificates: Certificates, *, wants_client: bool = False) -> Iterator[str]:
+    """The address of a server that speaks TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.server, certificates.server_key)
     if wants_client:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(certificates.authority)
     with RubbishServer(says(200, ["a"]), context=context) as server:
-        yield server
+        yield server.url
 
 
 class TestTls:
     def test_a_server_of_the_named_authority_is_trusted(self, certificates: Certificates) -> None:
-        with secure_server(certificates) as server, client(server.url, ca=certificates.authority) as registry:
+        with secure_server(certificates) as url, client(url, ca=certificates.authority) as registry:
             assert registry.subjects() == ("a",)
 
     @pytest.mark.parametrize("ca", ["none", "another"])
     def test_a_server_of_another_authority_is_refused_at_once(self, certificates: Certificates, ca: str) -> None:
+        clock = ManualClock()
         named = certificates.stranger if ca == "another" else None
-        with secure_server(certificates) as server, client(server.url, ca=named, retries=3) as registry:
+        with secure_server(certificates) as url, client(url, clock, ca=named, retries=3) as registry:
+            began = clock.monotonic()
             with pytest.raises(SchemaRegistryError, match="not trusted") as caught:
                 registry.subjects()
             assert type(caught.value) is SchemaRegistryError
-            assert server.requests == []
+            assert clock.monotonic() == began
 
     def test_a_certificate_for_another_host_is_refused(self, certificates: Certificates) -> None:
-        with secure_server(certificates) as server:
-            url = server.url.replace("localhost", "127.0.0.1")
-            with client(url, ca=certificates.authority) as registry:
-                with pytest.raises(SchemaRegistryError, match="not trusted"):
-                    registry.subjects()
+        with secure_server(certificates) as url:
+            registry = client(url.replace("localhost", "127.0.0.1"), ca=certificates.authority)
+            with registry, pytest.raises(SchemaRegistryError, match="not trusted"):
+                registry.subjects()
 
     def test_a_client_certificate_is_shown(self, certificates: Certificates) -> None:
-        own: dict[str, Any] = {"certificate": certificates.client, "key": certificates.client_key}
-        with secure_server(certificates, wants_client=True) as server:
-            with client(server.url, ca=certificates.authority, **own) as registry:
+        with secure_server(certificates, wants_client=True) as url:
+            registry = client(
+                url, ca=certificates.authority, certificate=certificates.client, key=certificates.client_key
+            )
+            with registry:
                 assert registry.subjects() == ("a",)
 
     def test_a_missing_client_certificate_is_an_authorization_error(self, certificates: Certificates) -> None:
-        with secure_server(certificates, wants_client=True) as server:
-            with client(server.url, ca=certificates.authority) as registry:
-                with pytest.raises(RegistryAuthError, match="client certificate"):
-                    registry.subjects()
+        with secure_server(certificates, wants_client=True) as url:
+            registry = client(url, ca=certificates.authority)
+            with registry, pytest.raises(RegistryAuthError, match="client certificate"):
+                registry.subjects()
 
     def test_tls_to_a_plain_port_says_what_is_wrong(self, certificates: Certificates) -> None:
         with RubbishServer(says(200, [])) as server:
-            with client(server.url.replace("http:", "https:"), ca=certificates.authority) as registry:
-                with pytest.raises(SchemaRegistryError, match="does not speak TLS"):
-                    registry.subjects()
+            registry = client(server.url.replace("http:", "https:"), ca=certificates.authority)
+            with registry, pytest.raises(SchemaRegistryError, match="does not speak TLS"):
+                registry.subjects()
 
     @pytest.mark.parametrize("broken", ["missing", "directory", "no certificate"])
     def test_a_file_that_is_no_certificate_is_a_configuration_error(self, tmp_path: Path, broken: str) -> None:
         path = {"missing": tmp_path / "no.pem", "directory": tmp_path, "no certificate": tmp_path / "x.pem"}[broken]
         (tmp_path / "x.pem").write_text("hello", encoding="utf-8")
-        with client("https://localhost:1", ca=path) as registry:
-            with pytest.raises(ConfigurationError, match=r"schema_registry\.ca"):
-                registry.subjects()
+        registry = client("https://localhost:1", ca=path)
+        with registry, pytest.raises(ConfigurationError, match=r"schema_registry\.ca"):
+            registry.subjects()
 
 
 class TestSettings:

@@ -1,0 +1,119 @@
+"""`postroom send`: events of others, one outcome a line."""
+
+import sys
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from postroom.cli.border import write_json
+from postroom.cli.options import AsJson, Broker, ConfigFile, Environment, Registry, settings_from_options
+
+if TYPE_CHECKING:
+    from postroom.libs.event import Outcome
+    from postroom.services.receipt import Receipt
+
+app = typer.Typer(help="Publish the events of a file or of stdin, one outcome a line.")
+
+_OPEN_CAP = 20_000
+
+
+@app.command()
+def send(
+    source: Annotated[str, typer.Argument(metavar="FILE|-", help="One JSON object a line; - reads standard input.")],
+    event_type: Annotated[
+        str | None, typer.Option("--type", metavar="NAME", help="The contract of the events; else the default one.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Events per second; no limit if not given.")] = None,
+    accepted: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a line for each accepted event, for postroom verify.")
+    ] = None,
+    broker: Broker = None,
+    registry: Registry = None,
+    config: ConfigFile = None,
+    env: Environment = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish the events of a file or of stdin, one outcome a line.
+
+    The outcomes come in the order of the input. What breaks its contract goes to the dead letter topic. Contracts must
+    be registered (`postroom contracts register`) and topics exist (`postroom topics create`).
+
+    Exit codes: 0 every event accepted; 1 some failed, lost or unaccounted; 2 usage or settings; 3 some refused;
+    130 interrupted.
+
+    Examples: `postroom send events.ndjson`, `jq -c .event export.json | postroom send - --type user_event --json`
+    """
+    from postroom.services.producer_main import Run, RunOptions
+
+    more: dict[str, tuple[str, object]] = {"--rate": ("rate_limit.events_per_second", rate)}
+    settings = settings_from_options(broker=broker, registry=registry, config=config, env=env, more=more)
+    run = Run(settings, RunOptions(source=source, event_type=event_type, accepted=accepted))
+    outcomes = _Outcomes(as_json=as_json)
+    with run:
+        run.handle_signals()
+        run.feed(outcomes.add)
+        run.finish()
+    outcomes.write_rest()
+    summary = run.summary()
+    if as_json:
+        import msgspec
+
+        write_json({"summary": msgspec.to_builtins(summary)})
+    else:
+        sys.stderr.write(
+            f"{summary.received:,} events: {summary.delivered:,} delivered, {summary.dead_lettered:,} dead-lettered, "
+            f"{summary.refused:,} refused, {summary.failed:,} failed\n"
+        )
+    raise typer.Exit(run.exit_code())
+
+
+class _Outcomes:
+    """Writes the outcome of each event in the order of the input, as soon as it and all before it are known."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._open: deque[Receipt] = deque()
+        self._number = 0
+
+    def add(self, receipt: "Receipt") -> None:
+        self._open.append(receipt)
+        while self._open and (self._open[0].done() or len(self._open) > _OPEN_CAP):
+            self._write(self._open.popleft())
+
+    def write_rest(self) -> None:
+        while self._open:
+            self._write(self._open.popleft())
+
+    def _write(self, receipt: "Receipt") -> None:
+        self._number += 1
+        told = told_outcome(receipt.result())
+        if self._as_json:
+            write_json({"number": self._number, "event_id": receipt.event_id, **told})
+            return
+        kind = told.pop("outcome")
+        violations = told.pop("violations", [])
+        rest = " ".join(f"{name}={value}" for name, value in told.items() if value is not None and value != "")
+        if violations:
+            rest = f"{rest} violations: {'; '.join(violations)}"
+        sys.stdout.write(f"{self._number}\t{kind}\t{receipt.event_id}\t{rest}\n")
+
+
+def told_outcome(outcome: "Outcome") -> dict[str, Any]:
+    """The outcome in plain words: its kind under `outcome`, then its fields; violations as one text each."""
+    import msgspec
+
+    from postroom.libs.event import DeadLettered, Delivered, Failed, Refused, Spooled
+
+    kinds = {
+        Delivered: "delivered",
+        Spooled: "spooled",
+        DeadLettered: "dead_lettered",
+        Refused: "refused",
+        Failed: "failed",
+    }
+    fields = msgspec.to_builtins(outcome)
+    if isinstance(outcome, DeadLettered):
+        fields["violations"] = [str(violation) for violation in outcome.violations]
+    return {"outcome": kinds[type(outcome)], **fields}
