@@ -45,6 +45,15 @@ def test_a_topic_with_other_partitions_is_reported_and_left_alone(admin: KafkaAd
     assert admin.create_topics([TopicSpec(name, 6, 1)]) == [TopicResult(name, TopicState.DIFFERS, 2, 1)]
 
 
+def test_the_cluster_decides_where_the_spec_does_not(admin: KafkaAdmin) -> None:
+    """-1 stands for the cluster's own default, and never differs from what is there."""
+    name = new_name()
+    (made,) = admin.create_topics([TopicSpec(name, -1, -1)])
+    assert (made.state, made.replication) == (TopicState.CREATED, 1)
+    assert made.partitions >= 1
+    assert admin.create_topics([TopicSpec(name, -1, -1)])[0].state is TopicState.EXISTS
+
+
 def test_what_the_cluster_refuses_is_a_configuration_error_and_the_others_are_created(admin: KafkaAdmin) -> None:
     """Too many replicas, a name that Kafka does not allow, a setting that it does not know."""
     good = TopicSpec(new_name(), 1, 1)

@@ -187,7 +187,7 @@ def test_a_reader_that_is_left_early_closes(
     fill(postroom_topic, range(100))
     records = reader.read([postroom_topic])
     next(records)
-    records.close()  # type: ignore[attr-defined]  # a generator, as every caller may know
+    records.close()
     assert list(records) == []
 
 

@@ -1,6 +1,7 @@
 """`postroom contracts`: list, show, check and register contracts."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -189,7 +190,7 @@ def _check_lines(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[
     from postroom.schemas.json_reader import from_json, read_json
 
     try:
-        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as stream:
+        with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as stream:
             number = 0
             while line := stream.readline(_MAX_LINE_BYTES + 1):
                 number += 1

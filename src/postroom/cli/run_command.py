@@ -1,7 +1,7 @@
 """`postroom run`: the whole way of many events."""
 
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +13,7 @@ from postroom.cli.options import AsJson, Broker, ConfigFile, Environment, Regist
 from postroom.cli.run_view import Lines, Live, tell_summary
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from rich.console import Console
@@ -144,16 +145,18 @@ def _view(job: "Run", notes: "Console", where: str) -> "AbstractContextManager[o
     return Live(job, notes, where) if notes.is_terminal else Lines(job, sys.stderr.write)
 
 
-def _endpoint(job: "Run", settings: "Config", notes: "Console") -> "AbstractContextManager[object]":
+@contextmanager
+def _endpoint(job: "Run", settings: "Config", notes: "Console") -> "Iterator[None]":
     if settings.metrics.port is None:
-        return nullcontext()
-    from postroom.observability.http_endpoint import serve
+        yield
+        return
+    from postroom.observability.http_endpoint import HttpEndpoint
     from postroom.observability.metrics import METRICS
     from postroom.services.health_checks import health_of
 
-    endpoint = serve(METRICS, health_of(job.service), settings.metrics.host, settings.metrics.port)
-    notes.print(f"Metrics and health: {endpoint.url}/metrics, /livez, /readyz", style="dim")
-    return endpoint
+    with HttpEndpoint(METRICS, health_of(job.service), settings.metrics.host, settings.metrics.port) as endpoint:
+        notes.print(f"Metrics and health: {endpoint.url}/metrics, /livez, /readyz", style="dim")
+        yield
 
 
 def _show_samples(out: "Console", job: "Run") -> None:

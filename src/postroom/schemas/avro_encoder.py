@@ -1,4 +1,4 @@
-"""The fast road: one Python function generated from a schema, which checks an event strictly and encodes it in one pass.
+"""The fast road: a Python function generated from a schema, which checks an event strictly and encodes it at once.
 
 The generated source holds only numbers, Python's own words, and names made here; everything that comes from a schema
 (field names, symbols, defaults) is handed to it as a constant, so that no schema can say anything in it.
@@ -64,7 +64,7 @@ def build_encoder(root: Node, *, recursive: bool) -> Callable[[object, bytes], b
 
 
 class _Generator:
-    """Writes one function for each record, array and map, and `encode` over them; leaves and unions are written in place."""
+    """Writes a function for each record, array and map, and `encode` over them; leaves and unions in place."""
 
     def __init__(self, *, recursive: bool) -> None:
         self._recursive = recursive

@@ -11,7 +11,7 @@ import math
 import struct
 import uuid
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from postroom.schemas.avro_nodes import INT_RANGES, Leaf
 
@@ -139,8 +139,7 @@ def _uuid(leaf: Leaf, value: object) -> str | bytes:
         raise LeafError("wrong_type", kind_of(value))
     try:
         return value.bytes if leaf.base == "fixed" else str(uuid.UUID(bytes=value.bytes))
-    except Exception:
-        # A UUID made past its constructor can hold anything: whatever it raises, it is not one.
+    except Exception:  # noqa: BLE001  made past its constructor it can hold anything, and is no UUID
         raise LeafError("wrong_type", "UUID without a valid number") from None
 
 
@@ -164,8 +163,7 @@ def _timestamp(leaf: Leaf, value: object) -> int:
         raise LeafError("wrong_type", kind_of(value))
     try:
         micros = (value - EPOCH) // _MICROSECOND
-    except Exception:
-        # Naive, or with a tzinfo of somebody's own that fails: either way the instant is not known.
+    except Exception:  # noqa: BLE001  naive, or with a tzinfo of somebody's own that fails: no instant is known
         raise LeafError("naive_datetime", "datetime without a time zone") from None
     if not _MIN_MICROS <= micros <= _MAX_MICROS:
         raise LeafError("out_of_range", "datetime outside the years 1 to 9999 in UTC")
@@ -226,7 +224,7 @@ def from_raw(leaf: Leaf, raw: object) -> object:
     return raw if lift is None else lift(leaf, raw)
 
 
-def _decimal_back(leaf: Leaf, raw: bytes) -> Decimal:
+def _decimal_back(leaf: Leaf, raw: Any) -> Decimal:
     number = int.from_bytes(raw, "big", signed=True)
     if number.bit_length() > 4 * leaf.precision or abs(number) >= 10**leaf.precision:
         raise LeafError("out_of_range", "decimal of more digits than its precision")
@@ -234,7 +232,7 @@ def _decimal_back(leaf: Leaf, raw: bytes) -> Decimal:
     return Decimal((sign, digits, -leaf.scale))
 
 
-def _uuid_back(leaf: Leaf, raw: str | bytes) -> uuid.UUID:
+def _uuid_back(_leaf: Leaf, raw: Any) -> uuid.UUID:
     if isinstance(raw, bytes):
         return uuid.UUID(bytes=raw)
     return parse_uuid(raw)
@@ -249,14 +247,14 @@ def parse_uuid(text: str) -> uuid.UUID:
     raise LeafError("wrong_type", "text that is no UUID")
 
 
-def _date_back(_leaf: Leaf, raw: int) -> dt.date:
+def _date_back(_leaf: Leaf, raw: Any) -> dt.date:
     try:
         return dt.date.fromordinal(raw + _EPOCH_DAY)
     except (ValueError, OverflowError):
         raise LeafError("out_of_range", "date outside the years 1 to 9999") from None
 
 
-def _time_back(leaf: Leaf, raw: int) -> dt.time:
+def _time_back(leaf: Leaf, raw: Any) -> dt.time:
     micros = raw if leaf.row.endswith("micros") else raw * 1000
     if not 0 <= micros < _DAY_MICROS:
         raise LeafError("out_of_range", "time outside of a day")
@@ -264,14 +262,14 @@ def _time_back(leaf: Leaf, raw: int) -> dt.time:
     return dt.time(seconds // 3600, seconds // 60 % 60, seconds % 60, micros)
 
 
-def _timestamp_back(leaf: Leaf, raw: int) -> dt.datetime:
+def _timestamp_back(leaf: Leaf, raw: Any) -> dt.datetime:
     micros = raw if leaf.row.endswith("micros") else raw * 1000
     if not _MIN_MICROS <= micros <= _MAX_MICROS:
         raise LeafError("out_of_range", "timestamp outside the years 1 to 9999")
     return (LOCAL_EPOCH if leaf.row.startswith("local") else EPOCH) + dt.timedelta(microseconds=micros)
 
 
-_FROM_RAW: Final[dict[str, Callable[[Leaf, object], object]]] = {
+_FROM_RAW: Final[dict[str, Callable[[Leaf, Any], object]]] = {
     "decimal": _decimal_back,
     "uuid": _uuid_back,
     "date": _date_back,
@@ -281,4 +279,4 @@ _FROM_RAW: Final[dict[str, Callable[[Leaf, object], object]]] = {
     "timestamp-micros": _timestamp_back,
     "local-timestamp-millis": _timestamp_back,
     "local-timestamp-micros": _timestamp_back,
-}  # type: ignore[dict-item]  # each takes the raw type of its own row, which no annotation of a dict can say
+}

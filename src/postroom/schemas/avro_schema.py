@@ -164,7 +164,7 @@ class _Parser:
         self._paths[id(union)] = path
         return union
 
-    def _check_attributes(self, raw: dict[str, Any], path: Path) -> None:
+    def _check_attributes(self, raw: dict[Any, Any], path: Path) -> None:
         """Half a sentence as a key is what YAML makes of a text with a comma and without quotes."""
         if not all(isinstance(key, str) and _ATTRIBUTE.fullmatch(key) for key in raw):
             self.doubts.append(Problem(path, "has a key that is no name", "put texts with commas into quotes"))
@@ -175,17 +175,9 @@ class _Parser:
         if kind == "record":
             return self._record(raw, namespace, path, nesting)
         if kind == "array":
-            if "items" not in raw:
-                self.wrong(path, "array has no items", "add items: and the type of the items")
-                return _NO_NODE
-            array = Array(self.node(raw["items"], namespace, (*path, "items"), nesting + 1))
-            self._paths[id(array)] = path
-            return array
+            return self._array(raw, namespace, path, nesting)
         if kind == "map":
-            if "values" not in raw:
-                self.wrong(path, "map has no values", "add values: and the type of the values")
-                return _NO_NODE
-            return Map(self.node(raw["values"], namespace, (*path, "values"), nesting + 1))
+            return self._map(raw, namespace, path, nesting)
         if kind in ("enum", "fixed"):
             return self._named_leaf(raw, namespace, path)
         if isinstance(kind, str):
@@ -193,6 +185,20 @@ class _Parser:
             return self._with_logical(base, raw, path) if kind in PRIMITIVES else base
         self.wrong(path, "has no type, or one that is not a name", "add type: and the name of a type")
         return _NO_NODE
+
+    def _array(self, raw: dict[str, Any], namespace: str, path: Path, nesting: int) -> Node:
+        if "items" not in raw:
+            self.wrong(path, "array has no items", "add items: and the type of the items")
+            return _NO_NODE
+        array = Array(self.node(raw["items"], namespace, (*path, "items"), nesting + 1))
+        self._paths[id(array)] = path
+        return array
+
+    def _map(self, raw: dict[str, Any], namespace: str, path: Path, nesting: int) -> Node:
+        if "values" not in raw:
+            self.wrong(path, "map has no values", "add values: and the type of the values")
+            return _NO_NODE
+        return Map(self.node(raw["values"], namespace, (*path, "values"), nesting + 1))
 
     def _with_logical(self, base: Node, raw: dict[str, Any], path: Path) -> Node:
         name = raw.get("logicalType")
@@ -303,7 +309,7 @@ class _Parser:
             path = self._paths.get(id(node), ())
             if isinstance(node, Union):
                 self.doubts += [
-                    Problem(path, text, "so that every value finds its branch") for text in ambiguities(node)
+                    Problem(path, f"leaves a choice open: {text}", remedy) for text, remedy in ambiguities(node)
                 ]
             elif isinstance(node, Array) and takes_no_bytes(node.items):
                 text = "its items take no bytes, so that a few bytes could claim any number of them"

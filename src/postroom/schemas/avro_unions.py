@@ -8,6 +8,7 @@ names of their fields. No branch is tried by encoding into it, so nested unions 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import uuid
 from decimal import Decimal
 from typing import Final
@@ -49,7 +50,7 @@ def _plain(branch: Node) -> Leaf | Record | Map:
     return branch  # type: ignore[return-value]  # arrays too: all that matters here is that it is no union
 
 
-def _accepts(union: Union, branch: Node, value: object) -> bool:
+def _accepts(union: Union, branch: Node, value: object) -> bool:  # noqa: PLR0911  a table, one line a kind
     """Between branches of one Python type: whether this one takes the value."""
     if isinstance(branch, Record):
         return fits_names(branch, value)
@@ -78,35 +79,29 @@ def fits_names(record: Record, value: object) -> bool:
         return False
 
 
-def ambiguities(union: Union) -> list[str]:
-    """Why values would not find their branch surely, or not the same one in other Avro libraries; empty when all is well."""
-    texts = []
-    for at, later in enumerate(union.branches):
-        for earlier in union.branches[:at]:
-            text = _clash(earlier, later)
-            if text:
-                texts.append(text)
-    return texts
+def ambiguities(union: Union) -> list[tuple[str, str]]:
+    """Why values would not find their branch, or not the one of other Avro libraries: each a reason and a remedy."""
+    pairs = itertools.combinations(union.branches, 2)
+    return [clash for earlier, later in pairs if (clash := _clash(earlier, later)) is not None]
 
 
-def _clash(earlier: Node, later: Node) -> str:
+def _clash(earlier: Node, later: Node) -> tuple[str, str] | None:  # noqa: PLR0911  a table, one line a reason
     one, other = python_type(_plain(earlier)), python_type(_plain(later))
     if isinstance(earlier, Record) and isinstance(later, Record):
         if _told_apart(earlier, later):
-            return ""
-        return (
-            f"{earlier} and {later} can hold the same fields: give one of them a required field, "
-            "not nullable, that the other does not have"
-        )
+            return None
+        remedy = "give one of them a required field, not nullable, that the other does not have"
+        return f"{earlier} and {later} can hold the same fields", remedy
     if one is other is dict:
-        return "a map and a record are both a dict: put one of them inside a record of its own"
+        return "a map and a record are both a dict", "put one of them inside a record of its own"
     if one is other and one in _ONE_OF_A_KIND:
-        return f"two branches hold a {one.__name__}: keep one of them"
+        return f"two branches hold {one.__name__} values", "keep one of them"
     if one is list and other is bytes:
-        return "other libraries take bytes for an array: put the array last"
+        return "other libraries take bytes for an array", "put the array last"
     if isinstance(earlier, Leaf) and other in _ALSO_TAKEN.get(earlier.row, ()):
-        return f"other libraries take a {other.__name__} for {earlier.row}: put {earlier.row} after {later}"
-    return ""
+        remedy = f"put {earlier.row} after the branch of the {other.__name__} values"
+        return f"other libraries take {other.__name__} values for {earlier.row}", remedy
+    return None
 
 
 def _told_apart(one: Record, other: Record) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from postroom.libs.exceptions import DecodeError, InvalidContractError
@@ -15,6 +14,7 @@ from postroom.schemas.json_reader import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from postroom.schemas.data_contracts import HeadersMode
 
@@ -93,7 +93,7 @@ def record_from_short_form(name: str, fields: Mapping[str, Any]) -> dict[str, An
 
 
 def read_contract_file(path: Path) -> ContractText:
-    """Read what the file says; what is wrong is in `problems`. InvalidContractError when it is no YAML mapping at all."""
+    """What the file says, and in `problems` what is wrong; InvalidContractError when it is no YAML mapping at all."""
     root = read_yaml(path, error=InvalidContractError)
     if not isinstance(root.value, dict):
         remedy = "write keys such as name, topic and schema"

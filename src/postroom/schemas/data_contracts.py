@@ -34,7 +34,7 @@ class Contract:
     """What an event of one type must look like, which topic it goes to, and how. Equal when all it says is equal.
 
     `topic` is the logical name (`topics` in the settings maps it to the real one). `partitions` and `replication` are
-    -1, and `retention_ms` is None, where the cluster's defaults shall do; a `retention_ms` of -1 keeps records for ever.
+    -1, and `retention_ms` is None, where the cluster's defaults shall do; a `retention_ms` of -1 means for ever.
     `dead_letter_topic` is None where the contract names none: then it is the topic with `dead_letters.suffix` behind.
     `schema` is the Avro schema in JSON form (not to be changed), `schema_json` its canonical text for the registry.
     """

@@ -6,15 +6,12 @@ given, and it never prints one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, cast
 
 from postroom.libs.event import Violation
 from postroom.schemas.avro_leaves import LeafError, is_plain_name, kind_of, to_raw
 from postroom.schemas.avro_nodes import MAX_DEPTH, Array, Leaf, Map, Node, Record, Union, python_type
 from postroom.schemas.avro_unions import choose_branch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MAX_VIOLATIONS: Final = 100
 """More than so many are not listed: one last violation of rule `more` says that there are others."""
@@ -66,16 +63,16 @@ class _Walk:
             self._inside(node, value, path, depth)
 
     def _inside(self, node: Array | Map | Record, value: object, path: str, depth: int) -> None:
-        look: Callable[..., None]
-        if isinstance(node, Record):
-            look = self._record
-        else:
-            look = self._array if isinstance(node, Array) else self._map
         try:
-            look(node, value, path, depth)
+            if isinstance(node, Record):
+                self._record(node, cast("dict[object, object]", value), path, depth)
+            elif isinstance(node, Array):
+                self._array(node, cast("list[object]", value), path, depth)
+            else:
+                self._map(node, cast("dict[object, object]", value), path, depth)
         except _EnoughError:
             raise
-        except Exception:  # noqa: BLE001  a key's own __hash__ or __eq__ may raise anything; so may a change in between
+        except Exception:  # noqa: BLE001  a key's own __hash__ or __eq__ may raise anything, and so may a change meanwhile
             self.say(path, "unreadable", node, f"{kind_of(value)} that cannot be read")
 
     def _union(self, node: Union, value: object, path: str, depth: int) -> None:
@@ -118,11 +115,11 @@ class _Walk:
         if known == len(value):
             return
         names = node.names
-        for key, item in value.items():
+        for key, other in value.items():
             if key not in names:
                 shown = str(key) if is_plain_name(key) else "<unprintable>"
                 inner = f"{path}.{shown}" if path else shown
-                self.say(inner, "unknown_field", f"only fields of {node}", kind_of(item))
+                self.say(inner, "unknown_field", f"only fields of {node}", kind_of(other))
 
 
 def _type_of(branch: Node) -> type | None:

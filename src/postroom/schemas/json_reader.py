@@ -1,7 +1,8 @@
-"""Strict JSON at the border: what is read is exactly what was written, or the text is refused (RFC 8259).
+r"""Strict JSON at the border: what is read is exactly what was written, or the text is refused (RFC 8259).
 
-Refused, although Python's own reader takes them: duplicate keys, NaN and Infinity, numbers that a float or 4,300 digits
-cannot hold, lone surrogates, a byte order mark, anything but UTF-8, and more than 64 levels. `\\u0000` in a text is fine.
+Refused, although Python's own reader takes them: duplicate keys, NaN and Infinity, numbers that a float or 4,300
+digits cannot hold, lone surrogates, a byte order mark, anything but UTF-8, and more than 64 levels.
+`\u0000` in a text is fine.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class _RefusedError(ValueError):
 def read_json(data: bytes | str, *, max_bytes: int | None = None) -> object:
     """The one JSON value in `data`: dict, list, str, int, float, bool or None.
 
-    Whole numbers become int, numbers with a point or an exponent the nearest float. Raises DecodeError for all else; its
+    Whole numbers become int, numbers with a point or an exponent the nearest float. DecodeError for all else; its
     `reason` is one of `too_large`, `empty`, `bom`, `not_utf8`, `invalid_utf8`, `lone_surrogate`, `too_deep`,
     `duplicate_key`, `not_a_number`, `number_too_large`, `truncated`, `trailing_data`, `syntax`, and no message holds
     anything of the text. `max_bytes` is the largest text taken, in bytes of UTF-8. Time is linear in the length.

@@ -28,7 +28,10 @@ _WRONG_REQUEST = frozenset({17, 37, 38, 39, 40, 42, 44})  # names, partitions, r
 
 
 class TopicSpec(msgspec.Struct, frozen=True):
-    """A topic as it should be. `config` holds Kafka's own topic settings (`retention.ms`)."""
+    """A topic as it should be; -1 leaves partitions or replicas to the cluster.
+
+    `config` holds Kafka's own topic settings (`retention.ms`).
+    """
 
     name: str
     partitions: int
@@ -149,7 +152,7 @@ class KafkaAdmin:
             late = [
                 name
                 for name, count in partitions.items()
-                if (found := there[name]) is None or len(found.partitions) < count or not found.has_leaders
+                if (found := there[name]) is None or len(found.partitions) < max(1, count) or not found.has_leaders
             ]
             if not late:
                 return {name: found for name, found in there.items() if found is not None}
@@ -201,7 +204,7 @@ def _result(spec: TopicSpec, found: TopicDescription, *, created: bool) -> Topic
     partitions, replication = len(found.partitions), found.replication
     if created:
         state = TopicState.CREATED
-    elif (partitions, replication) == (spec.partitions, spec.replication):
+    elif spec.partitions in {-1, partitions} and spec.replication in {-1, replication}:
         state = TopicState.EXISTS
     else:
         state = TopicState.DIFFERS

@@ -17,7 +17,7 @@ from postroom.libs.exceptions import KafkaConnectionError
 from postroom.streaming.kafka_errors import AUTHENTICATION, SSL, client_error, passes_by_itself
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 _BATCH = 1000
 _POLL_S = 0.1
@@ -70,7 +70,7 @@ class KafkaReader:
         with self._consumer() as consumer:
             return self._spans(consumer, topics)
 
-    def read(self, topics: Sequence[str], *, last: int | None = None) -> Iterator[ReadRecord]:
+    def read(self, topics: Sequence[str], *, last: int | None = None) -> Generator[ReadRecord]:
         """Yield the records of `topics` up to where each partition ends when the first one is asked for.
 
         Starts at the beginning, or so that each partition gives at most its `last` records. Raises
@@ -89,7 +89,7 @@ class KafkaReader:
 
     def follow(
         self, topics: Sequence[str], *, from_beginning: bool = False, stop: Callable[[], bool]
-    ) -> Iterator[ReadRecord]:
+    ) -> Generator[ReadRecord]:
         """Yield the records of `topics` from the beginning or from now on, until `stop()` is true.
 
         `stop` is asked at least every 0.1 seconds. Raises like `read`; a topic that is merely quiet is no stall.

@@ -13,13 +13,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.libs.exceptions import StackError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _TAIL_BYTES = 8 * 1024
@@ -89,6 +90,27 @@ class Guard:
                 self._process.stdin.flush()
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back for a moment: a process must not come to life between two lines, known to nobody."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in handlers.items():
+        if handler is not None:  # None: not Python's, and not to be put back by Python
+            signal.signal(number, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
+        for missed in held:
+            signal.raise_signal(missed)
+
+
 class ServerProcess:
     """A program that can be started again and again with the same command line; its output goes to one file."""
 
@@ -136,7 +158,7 @@ class ServerProcess:
         self._reap()
         self._log.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with self._log.open("ab") as output:
+            with self._log.open("ab") as output, _undisturbed():
                 self._launched_at = output.seek(0, os.SEEK_END)
                 self._process = subprocess.Popen(  # noqa: S603 - the command line is made by local_stack.py
                     self._command,
@@ -146,10 +168,10 @@ class ServerProcess:
                     cwd=self._directory,
                     start_new_session=True,  # Ctrl-C on the terminal is ours to answer
                 )
+                self._guard.watch(self._process.pid)
         except OSError as exc:
             raise StackError(f"{self.name} could not be started ({exc.strerror})") from exc
         self._paused = False
-        self._guard.watch(self._process.pid)
 
     def kill(self) -> None:
         """End the process by SIGKILL, like a power cut; it is gone on return. Does nothing when it is not running."""

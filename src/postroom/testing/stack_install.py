@@ -226,8 +226,11 @@ def _install_registry(folder: Path, lock: StackLock, say: Progress, fetch: Fetch
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as downloads:
             archive = _fetched(lock.registry, Path(downloads), fetch)
             say("unpacking the registry")
-            with tarfile.open(archive) as tar:
-                tar.extractall(work, filter="data")
+            try:
+                with tarfile.open(archive) as tar:
+                    tar.extractall(work, filter="data")
+            except tarfile.TarError as exc:
+                raise StackError(f"The registry could not be unpacked ({type(exc).__name__})") from exc
         files = {str(path.relative_to(work)): path.stat().st_size for path in work.rglob("*") if path.is_file()}
         stamp = {"sha256": lock.registry.sha256, "files": files}
         (work / _STAMP).write_text(json.dumps(stamp), encoding="utf-8")

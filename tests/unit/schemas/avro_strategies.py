@@ -96,7 +96,7 @@ def _type(draw: st.DrawFn, names: Names, depth: int) -> Any:
     return draw(_one(draw(st.sampled_from(kinds)), names, depth))
 
 
-def _one(kind: str, names: Names, depth: int) -> st.SearchStrategy[Any]:
+def _one(kind: str, names: Names, depth: int) -> st.SearchStrategy[Any]:  # noqa: PLR0911  a table
     if kind == "primitive":
         return st.sampled_from(PRIMITIVES)
     if kind == "logical":
@@ -121,7 +121,8 @@ def _bytes_taking(names: Names, depth: int) -> st.SearchStrategy[Any]:
 @st.composite
 def _known(draw: st.DrawFn, names: Names) -> Any:
     """A name that is defined, or (within a way out) one that is still being defined: recursion."""
-    if names.open and draw(st.booleans()):
+    recursive: bool = draw(st.booleans())
+    if names.open and recursive:
         return ["null", draw(st.sampled_from(names.open))]
     return draw(st.sampled_from(names.known)) if names.known else "string"
 
@@ -250,7 +251,7 @@ class Hostile:
     def __repr__(self, *_: object) -> str:
         raise HostileError
 
-    __str__ = __len__ = __iter__ = __bool__ = __getattr__ = __repr__  # type: ignore[assignment]  # all of them raise
+    __str__ = __len__ = __iter__ = __bool__ = __getattr__ = __repr__
 
 
 class HostileKey(str):
@@ -291,20 +292,94 @@ class BrokenZone(dt.tzinfo):
     def utcoffset(self, _when: dt.datetime | None) -> dt.timedelta:
         raise HostileError
 
+    dst = utcoffset
+
+    def tzname(self, _when: dt.datetime | None) -> str:
+        raise HostileError
+
 
 JUNK: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 5, 2**31, -(2**31) - 1, 2**40, 2**63, -(2**63) - 1, 10**400, IntLike.ONE,
-    0.0, 1.0, -0.0, 1e39, 1e308, math.nan, math.inf, -math.inf, 1j,
-    "", "a", "T1_0", "x" * 9000, "\ud800", "a\udfffb", TextLike("a"), b"", b"a", b"\xff" * 6, bytearray(b"a"), memoryview(b"a"),
-    (), (1,), ("string", "a"), [], [None], [[]], ListLike(), {}, {"a": 1}, {1: 1}, {None: None}, {"\ud800": 1}, DictLike(),
-    {HostileKey("a"): 1}, {Hostile: Hostile()}, set(), frozenset(), range(3), Hostile(), Hostile, object(), len, Ellipsis,
-    Decimal("1.5"), Decimal("NaN"), Decimal("Infinity"), Decimal("1E+1000000"), Decimal("1E-1000000"), Decimal("0E+999999"),
-    Decimal("-0"), Decimal("123456789012345678901234567890.5"), uuid.UUID(int=5), uuid.UUID.__new__(uuid.UUID),
-    dt.date(2024, 2, 29), dt.time(1, 2, 3, 4), dt.time(1, 2, 3, tzinfo=dt.UTC), dt.timedelta(1),
-    dt.datetime(2024, 1, 1), dt.datetime(2024, 1, 1, 0, 0, 0, 1), EPOCH, LOCAL_EPOCH, EPOCH + dt.timedelta(microseconds=1),  # noqa: DTZ001
-    dt.datetime(2024, 1, 1, tzinfo=BrokenZone()), dt.datetime.min.replace(tzinfo=dt.timezone(dt.timedelta(hours=14))),
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    5,
+    2**31,
+    -(2**31) - 1,
+    2**40,
+    2**63,
+    -(2**63) - 1,
+    10**400,
+    IntLike.ONE,
+    0.0,
+    1.0,
+    -0.0,
+    1e39,
+    1e308,
+    math.nan,
+    math.inf,
+    -math.inf,
+    1j,
+    "",
+    "a",
+    "T1_0",
+    "x" * 9000,
+    "\ud800",
+    "a\udfffb",
+    TextLike("a"),
+    b"",
+    b"a",
+    b"\xff" * 6,
+    bytearray(b"a"),
+    memoryview(b"a"),
+    (),
+    (1,),
+    ("string", "a"),
+    [],
+    [None],
+    [[]],
+    ListLike(),
+    {},
+    {"a": 1},
+    {1: 1},
+    {None: None},
+    {"\ud800": 1},
+    DictLike(),
+    {HostileKey("a"): 1},
+    {Hostile: Hostile()},
+    set(),
+    frozenset(),
+    range(3),
+    Hostile(),
+    Hostile,
+    object(),
+    len,
+    Ellipsis,
+    Decimal("1.5"),
+    Decimal("NaN"),
+    Decimal("Infinity"),
+    Decimal("1E+1000000"),
+    Decimal("1E-1000000"),
+    Decimal("0E+999999"),
+    Decimal("-0"),
+    Decimal("123456789012345678901234567890.5"),
+    uuid.UUID(int=5),
+    uuid.UUID.__new__(uuid.UUID),
+    dt.date(2024, 2, 29),
+    dt.time(1, 2, 3, 4),
+    dt.time(1, 2, 3, tzinfo=dt.UTC),
+    dt.timedelta(1),
+    LOCAL_EPOCH.replace(year=2024),
+    LOCAL_EPOCH.replace(microsecond=1),
+    EPOCH,
+    LOCAL_EPOCH,
+    EPOCH + dt.timedelta(microseconds=1),
+    dt.datetime(2024, 1, 1, tzinfo=BrokenZone()),
+    dt.datetime.min.replace(tzinfo=dt.timezone(dt.timedelta(hours=14))),
     dt.datetime.max.replace(tzinfo=dt.timezone(dt.timedelta(hours=-14))),
-)  # fmt: skip
+)
 
 
 EXTRA_KEYS = ("zz", "a", 5, None, TextLike("a"), HostileKey("b"), HostileKey("zz"), "x y", "\ud800")

@@ -46,11 +46,23 @@ def sample_body() -> bytes:
         out,
         EVERYTHING,
         {
-            "n": None, "b": True, "i": -70, "l": 2**50, "f": 1.5, "d": 0.1, "y": b"\xff\x00", "s": "gr\u00fc\u00df",
-            "x": b"abc", "e": "C", "a": ["x", ""], "m": {"k": None, "j": 5}, "t": 1795416182091,
-            "u": "018f0000-0000-7000-8000-000000000001", "c": b"\x01\x00",
+            "n": None,
+            "b": True,
+            "i": -70,
+            "l": 2**50,
+            "f": 1.5,
+            "d": 0.1,
+            "y": b"\xff\x00",
+            "s": "gr\u00fc\u00df",
+            "x": b"abc",
+            "e": "C",
+            "a": ["x", ""],
+            "m": {"k": None, "j": 5},
+            "t": 1795416182091,
+            "u": "018f0000-0000-7000-8000-000000000001",
+            "c": b"\x01\x00",
         },
-    )  # fmt: skip
+    )
     return out.getvalue()
 
 
@@ -111,11 +123,20 @@ MALFORMED: tuple[tuple[str, Any, bytes, str], ...] = (
     ("union below", ["null", "int"], b"\x01", "bad_index"),
     ("50 million elements", {"type": "array", "items": "int"}, varint(50_000_000), "truncated"),
     ("50 million nulls", {"type": "array", "items": "null"}, varint(50_000_000), "too_many_items"),
-    ("50 million empty records", {"type": "array", "items": {"type": "record", "name": "R", "fields": []}},
-     varint(50_000_000), "too_many_items"),
+    (
+        "50 million empty records",
+        {"type": "array", "items": {"type": "record", "name": "R", "fields": []}},
+        varint(50_000_000),
+        "too_many_items",
+    ),
     ("the fewest", {"type": "array", "items": "null"}, varint(-(2**63)) + varint(0), "too_many_items"),
     ("block of negative size", {"type": "array", "items": "int"}, varint(-1) + varint(-1), "bad_block"),
-    ("block larger than the body", {"type": "array", "items": "int"}, varint(-1) + varint(9) + b"\x02\x00", "bad_block"),
+    (
+        "block larger than the body",
+        {"type": "array", "items": "int"},
+        varint(-1) + varint(9) + b"\x02\x00",
+        "bad_block",
+    ),
     ("block of another size", {"type": "array", "items": "int"}, varint(-1) + varint(2) + b"\x02\x00", "bad_block"),
     ("map with a key twice", {"type": "map", "values": "null"}, b"\x04\x02a\x02a\x00", "duplicate_key"),
     ("trailing byte", "int", b"\x02\x00", "trailing_bytes"),
@@ -127,10 +148,19 @@ MALFORMED: tuple[tuple[str, Any, bytes, str], ...] = (
     ("timestamp beyond", {"type": "long", "logicalType": "timestamp-millis"}, varint(2**63 - 1), "out_of_range"),
     ("timestamp before", {"type": "long", "logicalType": "local-timestamp-micros"}, varint(-(2**63)), "out_of_range"),
     ("no uuid", {"type": "string", "logicalType": "uuid"}, b"\x02x", "out_of_range"),
-    ("a uuid in braces", {"type": "string", "logicalType": "uuid"},
-     varint(38) + b"{018f0000-0000-7000-8000-000000000001}", "out_of_range"),
-    ("decimal of too many digits", {"type": "bytes", "logicalType": "decimal", "precision": 2}, b"\x02\x7f", "out_of_range"),
-)  # fmt: skip
+    (
+        "a uuid in braces",
+        {"type": "string", "logicalType": "uuid"},
+        varint(38) + b"{018f0000-0000-7000-8000-000000000001}",
+        "out_of_range",
+    ),
+    (
+        "decimal of too many digits",
+        {"type": "bytes", "logicalType": "decimal", "precision": 2},
+        b"\x02\x7f",
+        "out_of_range",
+    ),
+)
 
 
 @pytest.mark.parametrize(("kind", "body", "reason"), [row[1:] for row in MALFORMED], ids=[row[0] for row in MALFORMED])

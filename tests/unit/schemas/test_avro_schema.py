@@ -50,14 +50,22 @@ WRONG: tuple[tuple[str, Any, str], ...] = (
     ("field that is a text", record("f"), "fields[0]: is no field"),
     ("name twice", record(field(ENUM), {"name": "g", "type": ENUM}), "defines E, which exists already"),
     ("reference before definition", record(field("E"), {"name": "g", "type": ENUM}), "fields[0].type: E is no type"),
-    ("reference outside of its namespace", record(field({**ENUM, "namespace": "n"}), {"name": "g", "type": "E"}), "E is no type"),
+    (
+        "reference outside of its namespace",
+        record(field({**ENUM, "namespace": "n"}), {"name": "g", "type": "E"}),
+        "E is no type",
+    ),
     ("aliases that are no list", record(field("int", aliases="g")), "aliases: is not a list of Avro names"),
     ("array without items", {"type": "array"}, "array has no items"),
     ("map without values", {"type": "map"}, "map has no values"),
     ("empty union", [], "is a union of nothing"),
     ("union in a union", ["null", ["int"]], "[1]: is a union inside a union"),
     ("type twice in a union", ["int", "int"], "[1]: has int a second time"),
-    ("logical type beside its base in a union", ["long", {"type": "long", "logicalType": "timestamp-millis"}], "a second time"),
+    (
+        "logical type beside its base in a union",
+        ["long", {"type": "long", "logicalType": "timestamp-millis"}],
+        "a second time",
+    ),
     ("enum without symbols", {"type": "enum", "name": "E", "symbols": []}, "symbols: is missing"),
     ("symbol twice", {"type": "enum", "name": "E", "symbols": ["A", "A"]}, "symbols: has a symbol twice"),
     ("symbol that is no name", {"type": "enum", "name": "E", "symbols": ["a b"]}, "symbols: is missing or not"),
@@ -69,27 +77,59 @@ WRONG: tuple[tuple[str, Any, str], ...] = (
     ("decimal on a string", {"type": "string", "logicalType": "decimal", "precision": 4}, "decimal stands on a string"),
     ("decimal without precision", {"type": "bytes", "logicalType": "decimal"}, "decimal has no precision above 0"),
     ("scale above precision", {**DECIMAL, "scale": 5}, "scale that is not between 0 and its precision"),
-    ("decimal too large", {**DECIMAL, "type": "fixed", "name": "F", "size": 1}, "precision 4 does not fit into 1 bytes"),
-    ("uuid of 15 bytes", {"type": "fixed", "name": "F", "size": 15, "logicalType": "uuid"}, "needs a fixed of 16 bytes"),
-    ("duration of 11 bytes", {"type": "fixed", "name": "F", "size": 11, "logicalType": "duration"}, "needs a fixed of 12"),
+    (
+        "decimal too large",
+        {**DECIMAL, "type": "fixed", "name": "F", "size": 1},
+        "precision 4 does not fit into 1 bytes",
+    ),
+    (
+        "uuid of 15 bytes",
+        {"type": "fixed", "name": "F", "size": 15, "logicalType": "uuid"},
+        "needs a fixed of 16 bytes",
+    ),
+    (
+        "duration of 11 bytes",
+        {"type": "fixed", "name": "F", "size": 11, "logicalType": "duration"},
+        "needs a fixed of 12",
+    ),
     ("record without a way out", record(field("R")), "record R holds itself without a way out"),
     ("the same by two", record(field(record(field("R"), name="S"))), "holds itself without a way out"),
-    ("default of another type", record(field("int", default="x")), "fields[0].default: is no default for f: wrong_type"),
+    (
+        "default of another type",
+        record(field("int", default="x")),
+        "fields[0].default: is no default for f: wrong_type",
+    ),
     ("default true for an int", record(field("int", default=True)), "is no default for f: wrong_type"),
     ("default out of range", record(field("int", default=2**31)), "is no default for f: out_of_range"),
     ("default of the second branch", record(field(["string", "null"], default=None)), "is no default for f"),
     ("default that is no symbol", record(field(ENUM, default="C")), "is no default for f: not_in_enum"),
     ("default above U+00FF for bytes", record(field("bytes", default="\u0100")), "is no default for f: text with"),
-    ("default of the wrong length", record(field({"type": "fixed", "name": "F", "size": 2}, default="x")), "bad_length"),
+    (
+        "default of the wrong length",
+        record(field({"type": "fixed", "name": "F", "size": 2}, default="x")),
+        "bad_length",
+    ),
     ("decimal default as a number", record(field(DECIMAL, default=1.5)), "is no default for f: expected the bytes"),
-    ("date default as text", record(field({"type": "int", "logicalType": "date"}, default="2024-01-01")), "expected the int"),
-    ("time default outside of a day", record(field({"type": "int", "logicalType": "time-millis"}, default=-1)), "time outside"),
+    (
+        "date default as text",
+        record(field({"type": "int", "logicalType": "date"}, default="2024-01-01")),
+        "expected the int",
+    ),
+    (
+        "time default outside of a day",
+        record(field({"type": "int", "logicalType": "time-millis"}, default=-1)),
+        "time outside",
+    ),
     ("array default as an object", record(field({"type": "array", "items": "int"}, default={})), "expected array"),
     ("array default with a text", record(field({"type": "array", "items": "int"}, default=["x"])), "wrong_type"),
-    ("record default with a field missing", record(field(record(field("int"), name="S"), default={})), "field f of record S"),
+    (
+        "record default with a field missing",
+        record(field(record(field("int"), name="S"), default={})),
+        "field f of record S",
+    ),
     ("record default with a field too many", record(field(record(name="S"), default={"x": 1})), "does not have"),
     ("a default that holds itself", record(field(["R", "null"], default={})), "is no default for f: it holds itself"),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("raw", "text"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
@@ -114,16 +154,19 @@ LONG_TIME = {"type": "long", "logicalType": "timestamp-millis"}
 DAY = {"type": "int", "logicalType": "date"}
 ONE, TWO = record(field("int"), name="One"), record(field("int"), {"name": "g", "type": "int"}, name="Two")
 DOUBTFUL: tuple[tuple[Any, str], ...] = (
-    (["double", "long"], "other libraries take a int for double"),
-    (["float", "int"], "other libraries take a int for float"),
-    ([DAY, "string"], "take a str for date"),
-    ([DAY, LONG_TIME], "take a datetime for date"),
-    ([LONG_TIME, "int"], "take a int for timestamp-millis"),
-    ([DECIMAL, {"type": "fixed", "name": "F", "size": 2}], "take a bytes for decimal"),
-    ([{"type": "string", "logicalType": "uuid"}, ENUM], "take a str for uuid"),
+    (["double", "long"], "other libraries take int values for double"),
+    (["float", "int"], "other libraries take int values for float"),
+    ([DAY, "string"], "take str values for date"),
+    ([DAY, LONG_TIME], "take datetime values for date"),
+    ([LONG_TIME, "int"], "take int values for timestamp-millis"),
+    ([DECIMAL, {"type": "fixed", "name": "F", "size": 2}], "take bytes values for decimal"),
+    ([{"type": "string", "logicalType": "uuid"}, ENUM], "take str values for uuid"),
     ([{"type": "array", "items": "int"}, "bytes"], "take bytes for an array"),
-    ([DECIMAL, {**DECIMAL, "type": "fixed", "name": "F", "size": 4}], "two branches hold a Decimal"),
-    ([{"type": "int", "logicalType": "time-millis"}, {"type": "long", "logicalType": "time-micros"}], "hold a time"),
+    ([DECIMAL, {**DECIMAL, "type": "fixed", "name": "F", "size": 4}], "two branches hold Decimal values"),
+    (
+        [{"type": "int", "logicalType": "time-millis"}, {"type": "long", "logicalType": "time-micros"}],
+        "hold time values",
+    ),
     ([{"type": "map", "values": "int"}, ONE], "a map and a record are both a dict"),
     ([ONE, record(field("string"), name="Three")], "can hold the same fields"),
     ([ONE, record(field("int"), {"name": "g", "type": ["null", "int"]}, name="Four")], "can hold the same fields"),
@@ -139,10 +182,18 @@ def test_a_union_that_leaves_a_choice_open_is_a_doubt(union: Any, text: str) -> 
 
 @pytest.mark.parametrize(
     "union",
-    [["long", "double"], ["int", "long", "float", "double"], [ENUM, "string"], ["string", DAY], [LONG_TIME, DAY], [ONE, TWO],
-     ["bytes", {**DECIMAL, "type": "fixed", "name": "F", "size": 2}], ["null", {"type": "array", "items": "int"}, {"type": "map", "values": "int"}, "string"]],
+    [
+        ["long", "double"],
+        ["int", "long", "float", "double"],
+        [ENUM, "string"],
+        ["string", DAY],
+        [LONG_TIME, DAY],
+        [ONE, TWO],
+        ["bytes", {**DECIMAL, "type": "fixed", "name": "F", "size": 2}],
+        ["null", {"type": "array", "items": "int"}, {"type": "map", "values": "int"}, "string"],
+    ],
     ids=range(8),
-)  # fmt: skip
+)
 def test_a_union_whose_values_find_their_branch_is_no_doubt(union: Any) -> None:
     assert parse_schema(record(field(union))).doubts == ()
 
@@ -195,10 +246,13 @@ def test_defaults_are_read_in_avros_json_form_and_written_for_missing_fields() -
         {"name": "t", "type": LONG_TIME, "default": 0},
         {"name": "x", "type": "double", "default": 1},
         {"name": "m", "type": {"type": "map", "values": DAY}, "default": {"k": 1}},
-        {"name": "s", "type": record({"name": "a", "type": "int"}, {"name": "b", "type": "int", "default": 5}, name="S"),
-         "default": {"a": 1}},
+        {
+            "name": "s",
+            "type": record({"name": "a", "type": "int"}, {"name": "b", "type": "int", "default": 5}, name="S"),
+            "default": {"a": 1},
+        },
         {"name": "u", "type": ["string", "null"], "default": "x"},
-    )  # fmt: skip
+    )
     body = Codec(raw).encode({})
     assert body == bytes.fromhex("04ff00 040100 00 000000000000f03f 02026b0200 020a 000278")
 
@@ -207,7 +261,7 @@ def test_levels_of_a_schema_are_bounded_before_anything_follows_them() -> None:
     deep: Any = "int"
     for _ in range(64):
         deep = {"type": "array", "items": deep}
-    assert parse_schema(deep)
+    assert parse_schema(deep).recursive is False
     with pytest.raises(InvalidContractError, match="has more than 64 levels"):
         parse_schema({"type": "array", "items": deep})
     for _ in range(100_000):

@@ -133,13 +133,20 @@ schema:
         "9: owner is a list. Write a text (in quotes if need be).",
         "8: headers is neither minimal nor cloudevents. Write one of the two.",
         "7: topic.replicas is no key of a contract. Did you mean replication?",
-        "4: topic.name holds a name that no topic can have. Use 1 to 249 letters, digits, dots, underscores and hyphens.",
+        (
+            "4: topic.name holds a name that no topic can have. "
+            "Use 1 to 249 letters, digits, dots, underscores and hyphens."
+        ),
         "5: topic.partitions is not between 1 and 100000. Write a number in this range.",
         "6: topic.retention is no time. Write a number and d, h, min or s, such as 7d, or forever.",
-        "15: schema.fields[0] Avro ignores a logicalType beside the type of field order_id. "
-        "Move it into the type: {type: long, logicalType: timestamp-millis}.",
-        "17: schema.fields[1].type other libraries take a int for double: put double after long. "
-        "So that every value finds its branch.",
+        (
+            "15: schema.fields[0] Avro ignores a logicalType beside the type of field order_id. "
+            "Move it into the type: {type: long, logicalType: timestamp-millis}."
+        ),
+        (
+            "17: schema.fields[1].type leaves a choice open: other libraries take int values for double. "
+            "Put double after the branch of the int values."
+        ),
         "10: key is no field of the schema. Did you mean order_id?",
     ]
 
@@ -159,15 +166,24 @@ schema:
         ("name: a\nversion: true\ntopic: t\nschema: {id: string}\n", "version is true or false"),
         ("name: a\nversion: 0\ntopic: t\nschema: {id: string}\n", "version is not between 1"),
         ("name: a\nversion: 1\ntopic: __x\nschema: {id: string}\n", "names a topic of Kafka itself"),
-        ("name: a\nversion: 1\ntopic: t\ndead_letter_topic: t\nschema: {id: string}\n", "dead_letter_topic is the topic itself"),
-        ("name: a\nversion: 1\ntopic: t\nschema: {id: string}\nschema_file: a.avsc\n", "schema_file stands beside schema"),
+        (
+            "name: a\nversion: 1\ntopic: t\ndead_letter_topic: t\nschema: {id: string}\n",
+            "dead_letter_topic is the topic itself",
+        ),
+        (
+            "name: a\nversion: 1\ntopic: t\nschema: {id: string}\nschema_file: a.avsc\n",
+            "schema_file stands beside schema",
+        ),
         ("name: a\nversion: 1\ntopic: t\nschema_file: none.avsc\n", "schema_file cannot be read: No such file"),
         ("name: a\nversion: 1\ntopic: t\nschema_file: bad.avsc\n", "schema_file is not JSON: line 1, byte 8"),
         ("name: a\nversion: 1\ntopic: t\nschema_file: list.avsc\n", "schema is a list, not a record"),
-        ("name: a\nversion: 1\ntopic: t\nkey: x\nschema: {x: double}\n", "key names a field of type double, which cannot be a key"),
+        (
+            "name: a\nversion: 1\ntopic: t\nkey: x\nschema: {x: double}\n",
+            "key names a field of type double, which cannot be a key",
+        ),
         ("name: a\nversion: 1\ntopic: t\nkey: x\nschema: {x: ['null', string, int]}\n", "which cannot be a key"),
     ],
-)  # fmt: skip
+)
 def test_a_contract_that_is_wrong_is_refused_with_the_reason(tmp_path: Path, text: str, told: str) -> None:
     write(tmp_path, '{"type": secret', "bad.avsc")
     write(tmp_path, "[1]", "list.avsc")

@@ -164,14 +164,28 @@ def test_a_value_beyond_the_limits_of_its_type_is_named_and_never_bent(
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
-        (INT, 2**31 - 1), (INT, -(2**31)), (LONG, 2**63 - 1), (LONG, -(2**63)), (DOUBLE, 1.7976931348623157e308),
-        (FLOAT, 3.4028234663852886e38), (DOUBLE, 5e-324), (STRING, "\x00"), (STRING, "\U0010ffff"),
-        (DECIMAL, Decimal("99.99")), (DECIMAL, Decimal("-99.99")), (DECIMAL, Decimal("1E+1")), (DECIMAL, Decimal("0E+9")),
-        (FIXED_DECIMAL, Decimal("-0.00")), (FIXED_DECIMAL, Decimal("-99.99")), (MILLIS, dt.datetime.max.replace(microsecond=0, tzinfo=dt.UTC)),
-        (MILLIS, dt.datetime.min.replace(tzinfo=dt.UTC)), (CLOCK, dt.time.max.replace(microsecond=999000)), (TYPES["date"][0], dt.date.min),
+        (INT, 2**31 - 1),
+        (INT, -(2**31)),
+        (LONG, 2**63 - 1),
+        (LONG, -(2**63)),
+        (DOUBLE, 1.7976931348623157e308),
+        (FLOAT, 3.4028234663852886e38),
+        (DOUBLE, 5e-324),
+        (STRING, "\x00"),
+        (STRING, "\U0010ffff"),
+        (DECIMAL, Decimal("99.99")),
+        (DECIMAL, Decimal("-99.99")),
+        (DECIMAL, Decimal("1E+1")),
+        (DECIMAL, Decimal("0E+9")),
+        (FIXED_DECIMAL, Decimal("-0.00")),
+        (FIXED_DECIMAL, Decimal("-99.99")),
+        (MILLIS, dt.datetime.max.replace(microsecond=0, tzinfo=dt.UTC)),
+        (MILLIS, dt.datetime.min.replace(tzinfo=dt.UTC)),
+        (CLOCK, dt.time.max.replace(microsecond=999000)),
+        (TYPES["date"][0], dt.date.min),
         (TYPES["date"][0], dt.date.max),
     ],
-)  # fmt: skip
+)
 def test_a_value_at_the_limit_of_its_type_is_written_and_comes_back(kind: Any, value: Any) -> None:
     codec = schema_of(kind)
     body = codec.encode({"field": value})
@@ -207,8 +221,12 @@ def found(event: Any) -> list[tuple[str, str]]:
 
 def test_every_violation_is_listed_at_once_in_the_order_of_the_schema() -> None:
     event = {
-        "zebra": 1, "device": {"os": 5, "extra": 1}, "labels": {"secret": "secret"}, "tags": ["a", 5, b""], "count": None,
-    }  # fmt: skip
+        "zebra": 1,
+        "device": {"os": 5, "extra": 1},
+        "labels": {"secret": "secret"},
+        "tags": ["a", 5, b""],
+        "count": None,
+    }
     assert found(event) == [
         ("id", "missing_field"),
         ("tags[1]", "wrong_type"),
@@ -221,7 +239,7 @@ def test_every_violation_is_listed_at_once_in_the_order_of_the_schema() -> None:
     ]
 
 
-NO_DICTS = (None, 5, "secret", b"secret", [], (), Hostile(), MappingProxyType(GOOD), DictLike())
+NO_DICTS: tuple[Any, ...] = (None, 5, "secret", b"secret", [], (), Hostile(), MappingProxyType(GOOD), DictLike())
 
 
 @pytest.mark.parametrize("event", NO_DICTS, ids=range(len(NO_DICTS)))

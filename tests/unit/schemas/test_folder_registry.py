@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postroom.libs.exceptions import InvalidSchemaError, RegistryUnavailableError, SchemaRegistryError
-from postroom.schemas import folder_registry
 from postroom.schemas.folder_registry import FolderRegistry
 from postroom.testing.manual_clock import ManualClock
 
@@ -70,7 +69,7 @@ class TestKeeping:
             "from postroom.schemas.folder_registry import FolderRegistry\n"
             "registry = FolderRegistry(Path(sys.argv[1]))\n"
             "for size in range(1, 21):\n"
-            "    schema = '{\"type\": \"fixed\", \"name\": \"F\", \"size\": %d}' % size\n"
+            '    schema = \'{"type": "fixed", "name": "F", "size": %d}\' % size\n'
             "    print(registry.register(f's{size}', schema, normalize=False))\n"
         )
         command = [sys.executable, "-c", script, str(tmp_path / "registry")]
@@ -94,7 +93,7 @@ class TestKeeping:
             def fail(*_: object) -> None:
                 raise OSError(28, "No space left on device")
 
-            broken.setattr(folder_registry.os, step, fail)
+            broken.setattr(f"postroom.schemas.folder_registry.os.{step}", fail)
             with pytest.raises(RegistryUnavailableError, match="No space left"):
                 register(tmp_path, "a", SCHEMAS[1])
         assert FolderRegistry(tmp_path).versions("a") == (1,)

@@ -71,7 +71,7 @@ BAD: tuple[tuple[str, bytes | str, str], ...] = (
     ("duplicate key deep", b'{"x": [{"a": 1, "b": 2, "a": 1}]}', "duplicate_key"),
     ("many escaped quotes without end", b'"' + b'\\"' * 200_000, "truncated"),
     ("many brackets, then escaped quotes without end", b"[" + b"[1]," * 80 + b'"' + b'\\"' * 200_000, "truncated"),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("data", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])

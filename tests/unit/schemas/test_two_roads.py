@@ -27,7 +27,7 @@ def fastavro_bytes(raw: Any, event: Any) -> bytes:
     return out.getvalue()
 
 
-def same(node: Node, one: Any, other: Any) -> bool:
+def same(node: Node, one: Any, other: Any) -> bool:  # noqa: PLR0911  one line a node
     """Equal, of the same types all the way down, and floats of 32 bits equal after rounding."""
     if isinstance(node, Record):
         return list(other) == [item.name for item in node.fields] and all(
