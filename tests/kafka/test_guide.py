@@ -134,6 +134,28 @@ def test_9_an_event_that_breaks_its_contract_goes_to_the_dead_letters() -> None:
     assert (letter.event, letter.reason) == (event, "validation_failed")
 
 
+def test_8_9_and_12_work_as_one_liners_that_nobody_closes() -> None:
+    """What the guide prints, word for word, in a process that then ends: nothing is lost and nothing complains."""
+    user = f"guide-{uuid.uuid4()}"
+    program = f"""
+from postroom.services.producer_service import ProducerService
+from postroom.streaming.dead_letter_queue import DeadLetterQueue
+from postroom.streaming.kafka_client import KafkaClient
+
+event = {{"user_id": "{user}", "timestamp": 1795416182091}}
+KafkaClient().publish(event)
+DeadLetterQueue().send_to_dlq(event, reason="validation_failed")
+ProducerService().publish_event(event)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    reader = KafkaReader(client_settings(load_config()))
+    values = [record.value or b"" for record in reader.read(["user_events", "user_events.dlq"])]
+    assert sum(user.encode() in value for value in values) == 3
+
+
 def test_10_the_entry_point_publishes_to_the_broker_that_the_environment_names() -> None:
     done = subprocess.run(
         [

@@ -69,14 +69,19 @@ def alive(pid: int) -> bool:
     return state.stdout.strip()[:1] not in ("", "Z")
 
 
-def wait_until_gone(pids: list[int]) -> bool:
-    """True as soon as none of the processes exists; False after ten seconds."""
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """True as soon as the condition holds; False after ten seconds."""
     deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in pids):
+    while not condition():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)  # other processes end in real time
     return True
+
+
+def wait_until_gone(pids: list[int]) -> bool:
+    """True as soon as none of the processes exists; False after ten seconds."""
+    return wait_until(lambda: not any(alive(pid) for pid in pids))
 
 
 class TestOneBroker:
@@ -235,18 +240,19 @@ class TestLife:
             "child = os.fork()\n"
             "if child == 0:\n"
             "    stack.stop(); time.sleep(20); os._exit(0)\n"
-            "print(stack.broker(1).pid, child, flush=True)\n"
+            "print(stack.broker(1).pid, child, stack._folder, flush=True)\n"
             f"{ending}\n"
         )
         with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
             assert parent.stdout is not None
-            broker, child = (int(pid) for pid in parent.stdout.readline().split())
+            broker, child, folder = parent.stdout.readline().split()
             parent.wait(20)
         try:
-            assert wait_until_gone([broker])
-            assert alive(child), "the forked child was to outlive its parent, or this test shows nothing"
+            assert wait_until_gone([int(broker)])
+            assert wait_until(lambda: not Path(folder).exists())
+            assert alive(int(child)), "the forked child was to outlive its parent, or this test shows nothing"
         finally:
-            os.kill(child, signal.SIGKILL)
+            os.kill(int(child), signal.SIGKILL)
 
     def test_a_forked_child_stops_nothing(self, stack: LocalStack) -> None:
         pid = os.fork()

@@ -197,7 +197,7 @@ def _check_lines(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[
                 if not line.strip():
                     continue
                 try:
-                    event = from_json(contract, read_json(line, max_bytes=_MAX_LINE_BYTES))
+                    event = from_json(contract, read_json(line.rstrip(b"\r\n"), max_bytes=_MAX_LINE_BYTES))
                 except DecodeError as error:
                     yield number, [Violation("", error.reason, "the JSON of one event", error.message)]
                     _skip_line(stream, line)

@@ -11,7 +11,7 @@ from postroom.cli.options import AsJson, Broker, ConfigFile, Environment, settin
 
 if TYPE_CHECKING:
     from postroom.libs.config_loader import Config
-    from postroom.services.verify import VerifyReport
+    from postroom.services.verify import TopicReport, VerifyReport
 
 app = typer.Typer(help="Read the topics back and prove what arrived.")
 
@@ -87,15 +87,9 @@ def _verified(accepted: Path, client: dict[str, object]) -> "VerifyReport":
 
 
 def _print(report: "VerifyReport") -> None:
-    from rich.table import Table
-
     console = stdout_console()
-    table = Table("topic", box=None, pad_edge=False)
-    for name in _COUNTS:
-        table.add_column(name.replace("_", " "), justify="right")
     for topic in report.topics:
-        table.add_row(topic.topic, *(str(getattr(topic, name)) for name in _COUNTS))
-    console.print(table)
+        console.print(_line(topic), markup=False)
     for topic in report.topics:
         for what, examples in (
             ("missing", topic.missing_ids),
@@ -108,3 +102,12 @@ def _print(report: "VerifyReport") -> None:
         console.print("Good: nothing missing, no repeat without a mark, every key in order.", style="green")
     else:
         console.print("Not good: see above.", style="red")
+
+
+def _line(topic: "TopicReport") -> str:
+    letters = " dead letters" if topic.dead_lettered == topic.accepted else f" ({topic.dead_lettered:,} dead letters)"
+    return (
+        f"{topic.topic}: {topic.accepted:,}{letters if topic.dead_lettered else ''} accepted, {topic.found:,} found,"
+        f" {topic.missing:,} missing, {topic.duplicated:,} duplicated ({topic.marked:,} marked,"
+        f" {topic.unmarked:,} unmarked), {topic.out_of_order:,} out of order, {topic.foreign:,} of others"
+    )

@@ -106,7 +106,7 @@ def _letter(record: ReadRecord) -> dict[str, Any]:
         "attempts": letter.attempts,
         "first_seen": _rfc3339(letter.first_seen_ms),
         "failed_at": _rfc3339(letter.failed_at_ms),
-        "violations": msgspec.to_builtins(letter.violations),
+        "violations": msgspec.to_builtins(list(letter.violations)),
         "violations_total": letter.violations_total,
         "content_type": letter.content_type,
         "event": _original(letter.event),

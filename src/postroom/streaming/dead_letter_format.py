@@ -120,36 +120,41 @@ def dead_letter_record(
     attempts: int = 1,
     first_seen_ms: int | None = None,
     content_type: str = BYTES_TYPE,
+    dead_letter_topic: str | None = None,
     suffix: str = ".dlq",
     max_header_bytes: int = 16_384,
     max_message_bytes: int = 1_000_000,
 ) -> Record:
     """Return the record that keeps `event` for repair; it fits `max_message_bytes`.
 
-    `topic` is where the event was going; `content_type` describes an event that was handed in as bytes. Reserved
-    names in `headers` are left out. Raises `NotRepresentableError` for a mapping that lossless JSON cannot hold,
-    `InvalidMetadataError` for a reason, id or name that breaks its rule, and `RecordTooLargeError` when key and
-    headers alone do not fit.
+    `topic` is where the event was going; the record goes to `dead_letter_topic`, by default `topic` and `suffix`.
+    `content_type` describes an event that was handed in as bytes. Reserved names in `headers` are left out. Raises
+    `NotRepresentableError` for a mapping that lossless JSON cannot hold, `InvalidMetadataError` for a reason, id or
+    name that breaks its rule, and `RecordTooLargeError` when key and headers alone do not fit.
     """
-    _check(reason, topic, suffix, event_id, content_type)
+    beside = topic + suffix if dead_letter_topic is None else dead_letter_topic
+    _check(reason, topic, beside, event_id, content_type)
     kept = _kept(headers)
     if isinstance(event, bytes):
         value = event
     else:
         value, content_type = lossless_json.encode(event), lossless_json.MEDIA_TYPE
-    own = _failure(reason, stage, topic, producer) | {
-        "ce_id": event_id,
-        "dlq.event_id": event_id,
-        "dlq.attempts": str(attempts),
-        "dlq.first_seen": _rfc3339(now_ms if first_seen_ms is None else first_seen_ms),
-        "dlq.failed_at": _rfc3339(now_ms),
-        "dlq.content_type": content_type,
-    }
+    own = (
+        {"ce_id": event_id}
+        | _failure(reason, stage, topic, producer)
+        | {
+            "dlq.event_id": event_id,
+            "dlq.attempts": str(attempts),
+            "dlq.first_seen": _rfc3339(now_ms if first_seen_ms is None else first_seen_ms),
+            "dlq.failed_at": _rfc3339(now_ms),
+            "dlq.content_type": content_type,
+        }
+    )
     own |= _if_known(event_type=event_type, contract=contract, schema_id=schema_id)
     own |= _explanation(reason, violations, max_header_bytes - _size(kept) - _size(_encoded(own)))
     room = max_message_bytes - _RECORD_OVERHEAD - len(key or b"")
     value, shrunk = _fitting(value, room - _wire_size(kept + _encoded(own)))
-    return Record(topic + suffix, key, value, kept + _encoded(own | shrunk), event_id, now_ms)
+    return Record(beside, key, value, kept + _encoded(own | shrunk), event_id, now_ms)
 
 
 def _failure(reason: str, stage: Stage, topic: str, producer: ProducerIdentity) -> dict[str, str]:
@@ -185,12 +190,12 @@ def _kept(headers: Headers) -> Headers:
     return tuple(pair for pair in headers if not is_reserved_header(pair[0]))
 
 
-def _check(reason: str, topic: str, suffix: str, event_id: str, content_type: str) -> None:
+def _check(reason: str, topic: str, dead_letter_topic: str, event_id: str, content_type: str) -> None:
     if not is_reason(reason):
         raise InvalidMetadataError(
             "the reason of a dead letter is a code", remedy="use small letters, digits and _, at most 64"
         )
-    if not _TOPIC.fullmatch(topic) or not _TOPIC.fullmatch(topic + suffix):
+    if not _TOPIC.fullmatch(topic) or not _TOPIC.fullmatch(dead_letter_topic):
         raise InvalidMetadataError(
             "the topic of a dead letter has no valid name", remedy="use at most 249 letters, digits, . _ and -"
         )

@@ -25,7 +25,9 @@ def client_error(doing: str, code: int, name: str) -> PublishError:
     """Return the exception for error `code`, called `name`, while `doing` something ("read user_events")."""
     match decide(code).reason:
         case FailedReason.TOPIC_MISSING:
-            return TopicNotFoundError(f"could not {doing}: no such topic ({name})", remedy="postroom topics create")
+            return TopicNotFoundError(
+                f"could not {doing}: no such topic ({name})", remedy="create it: postroom topics create"
+            )
         case FailedReason.NOT_AUTHORIZED:
             return AuthorizationError(
                 f"could not {doing}: not allowed ({name})", remedy="check user, password and ACLs"

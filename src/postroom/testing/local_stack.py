@@ -217,7 +217,9 @@ class LocalStack:
     def _make_folder(self) -> Path:
         try:
             if self._kept is None:
-                return Path(tempfile.mkdtemp(prefix="postroom-stack-"))
+                folder = Path(tempfile.mkdtemp(prefix="postroom-stack-")).resolve()
+                self._guard.remove_later(folder)
+                return folder
             self._kept.mkdir(parents=True, exist_ok=True)
             return self._kept.resolve()
         except OSError as exc:

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 _TAIL_BYTES = 8 * 1024
 _READ_BYTES = 1024 * 1024
 
-# Reads "+pid" and "-pid" lines. Asks twice a second whether its parent is still the one it was given: the end of
-# the pipe alone says little, because a forked child of the parent keeps the pipe open.
+# Reads lines: "+pid", "-pid", and "/folder" for one that is to be removed in the end. Asks twice a second whether its
+# parent is still the one it was given: the end of the pipe alone says little, because a forked child of the parent
+# keeps the pipe open.
 _GUARD = """
-import os, select, signal, sys
-parent, alive, rest = int(sys.argv[1]), set(), b""
+import os, select, shutil, signal, sys, time
+parent, alive, folders, rest = int(sys.argv[1]), set(), [], b""
 while os.getppid() == parent:
     if not select.select([0], [], [], 0.5)[0]:
         continue
@@ -39,23 +40,42 @@ while os.getppid() == parent:
         break
     *lines, rest = (rest + data).split(b"\\n")
     for line in lines:
-        (alive.add if line[:1] == b"+" else alive.discard)(int(line[1:]))
+        if line[:1] == b"/":
+            folders.append(line)
+        else:
+            (alive.add if line[:1] == b"+" else alive.discard)(int(line[1:]))
 for pid in alive:
     try:
         os.kill(pid, signal.SIGKILL)
     except OSError:
         pass
+for folder in folders * 20:
+    shutil.rmtree(folder, ignore_errors=True)
+    if os.path.exists(folder):  # the dying still wrote into it
+        time.sleep(0.1)
 """
 
 
 class Guard:
-    """Ends the processes it watches when this process is gone. Belongs to the process that made it."""
+    """Ends the processes it watches, and removes what is temporary, when this process is gone.
+
+    Belongs to the process that made it.
+    """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def watch(self, pid: int) -> None:
-        """From now on `pid` is killed when this process ends. Starts the guard at first use."""
+        """From now on `pid` is killed when this process ends."""
+        self._start()
+        self._tell(f"+{pid}\n")
+
+    def remove_later(self, folder: Path) -> None:
+        """From now on `folder`, an absolute path without line breaks, is removed when this process ends."""
+        self._start()
+        self._tell(f"{folder}\n")
+
+    def _start(self) -> None:
         if self._process is None:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own text
                 [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid())],
@@ -64,7 +84,6 @@ class Guard:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        self._tell(f"+{pid}\n")
 
     def forget(self, pid: int) -> None:
         """`pid` has ended and its number may go to a stranger: leave it alone."""

@@ -110,7 +110,12 @@ class Broker(StackServer):
         if seen.cluster_id != self._cluster_id or seen.controller_id < 0 or self.node not in seen.brokers:
             return False
         self._seen_all = self._seen_all or len(seen.brokers) == self._brokers
-        return self._seen_all
+        return self._seen_all and not self._awaited_by_a_partition(seen)
+
+    def _awaited_by_a_partition(self, seen: Any) -> bool:
+        """Whether a partition that no other broker has is still without its leader: it comes a little later."""
+        partitions = (part for topic in seen.topics.values() for part in topic.partitions.values())
+        return any(part.replicas == [self.node] and part.leader < 0 for part in partitions)
 
     def create_topic(self, name: str, *, partitions: int, copies: int, config: Mapping[str, str]) -> None:
         """Create a topic. Raises StackError when Kafka refuses."""

@@ -37,7 +37,8 @@ FIELD_NAMES = ("a", "b", "class", "def", "event", "prefix", "None_", "_x", "__in
 class Names:
     """Fresh names for named types, and those that are complete and may be used again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, doubtful: bool) -> None:
+        self.doubtful = doubtful
         self.count = 0
         self.known: list[str] = []
         self.open: list[str] = []
@@ -119,6 +120,15 @@ def _bytes_taking(names: Names, depth: int) -> st.SearchStrategy[Any]:
 
 
 @st.composite
+def _record_with(draw: st.DrawFn, names: Names, depth: int, own: str) -> Any:
+    """A record that others are told apart from by a required field of its own."""
+    raw = draw(_record(names, depth))
+    at = draw(st.integers(0, len(raw["fields"])))
+    raw["fields"].insert(at, {"name": own, "type": draw(st.sampled_from(["int", "string", "bytes"]))})
+    return raw
+
+
+@st.composite
 def _known(draw: st.DrawFn, names: Names) -> Any:
     """A name that is defined, or (within a way out) one that is still being defined: recursion."""
     recursive: bool = draw(st.booleans())
@@ -129,7 +139,7 @@ def _known(draw: st.DrawFn, names: Names) -> Any:
 
 @st.composite
 def _union(draw: st.DrawFn, names: Names, depth: int) -> Any:
-    """Branches in an order that never leaves a choice open."""
+    """Branches in an order that leaves no choice open; in any order when the schema may be doubtful."""
     branches: list[Any] = [name for name in ("null", "boolean", "int", "long") if draw(st.booleans())]
     branches += [name for name in ("float", "double") if draw(st.booleans())]
     if draw(st.booleans()):
@@ -139,15 +149,20 @@ def _union(draw: st.DrawFn, names: Names, depth: int) -> Any:
         branches.append(draw(st.one_of(_record(names, depth + 1), _one("map", names, depth + 1))))
     if depth < 4 and draw(st.booleans()):
         branches.append(draw(_one("array", names, depth + 1)))
+    if depth < 4 and draw(st.integers(0, 2)) == 0:
+        branches = [branch for branch in branches if isinstance(branch, str)]
+        branches += [draw(_record_with(names, depth + 1, own)) for own in ("own", "mine")]
+    if names.doubtful:
+        branches = draw(st.permutations(branches))
     return branches or ["null", draw(st.sampled_from(LOGICAL))]
 
 
 @st.composite
-def schemas(draw: st.DrawFn) -> tuple[Any, AvroSchema]:
-    """A record schema in JSON form and parsed; free of doubts."""
-    raw = draw(_record(Names(), 0))
+def schemas(draw: st.DrawFn, *, doubtful: bool = False) -> tuple[Any, AvroSchema]:
+    """A record schema in JSON form and parsed; free of doubts unless they are asked for."""
+    raw = draw(_record(Names(doubtful=doubtful), 0))
     parsed = parse_schema(raw)
-    assume(not parsed.doubts)
+    assume(doubtful or not parsed.doubts)
     return raw, parsed
 
 

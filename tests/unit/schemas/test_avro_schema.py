@@ -14,7 +14,8 @@ from postroom.libs.exceptions import InvalidContractError
 from postroom.schemas.avro_codec import Codec
 from postroom.schemas.avro_nodes import Record
 from postroom.schemas.avro_schema import canonical_json, parse_schema, try_schema
-from tests.unit.schemas.avro_strategies import schemas
+from postroom.schemas.event_checker import find_violations
+from tests.unit.schemas.avro_strategies import HostileKey, schemas
 from tests.unit.schemas.test_json_reader import JSON_VALUES
 
 
@@ -30,6 +31,14 @@ ENUM = {"type": "enum", "name": "E", "symbols": ["A", "B"]}
 DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}
 
 WRONG: tuple[tuple[str, Any, str], ...] = (
+    ("map default as a list", record(field({"type": "map", "values": "int"}, default=[])), "expected map"),
+    (
+        "fixed decimal default of the wrong length",
+        record(field({**DECIMAL, "type": "fixed", "name": "F", "size": 2}, default="x")),
+        "expected 2 bytes",
+    ),
+    ("double default that no double holds", record(field("double", default=2**53 + 1)), "wrong_type"),
+    ("double default of 400 digits", record(field("double", default=10**400)), "wrong_type"),
     ("a number", 5, "schema: is no schema"),
     ("nothing", None, "schema: is no schema"),
     ("unknown type", "strin", "schema: strin is no type"),
@@ -202,7 +211,12 @@ def test_records_in_a_union_are_told_apart_by_the_names_of_their_fields() -> Non
     codec = Codec(record(field([ONE, TWO])))
     assert codec.encode({"f": {"f": 1}}) == b"\x00\x02"
     assert codec.encode({"f": {"f": 1, "g": 2}}) == b"\x02\x02\x04"
-    assert codec.encode({"f": {"g": 2}}) is None
+    for value in ({"g": 2}, {}, {"f": 1, "h": 2}, {HostileKey("f"): 1}, {HostileKey("x"): 1}):
+        assert codec.encode({"f": value}) is None
+        (violation,) = find_violations(codec.schema.root, {"f": value})
+        assert (violation.rule, violation.found) == ("wrong_branch", "dict whose fields fit none of them")
+    (violation,) = find_violations(codec.schema.root, {"f": {"f": 1, "g": "2"}})
+    assert (violation.path, violation.rule) == ("f.g", "wrong_type")
 
 
 @pytest.mark.parametrize(

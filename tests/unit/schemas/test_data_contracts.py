@@ -66,6 +66,7 @@ def test_a_contract_file_says_everything_about_a_type_of_event(tmp_path: Path) -
     assert json.loads(contract.schema_json) == contract.schema
     assert contract.codec is contract.codec
     assert contract == load_contract(path)
+    assert len({contract, load_contract(path)}) == 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         contract.name = "x"  # type: ignore[misc]  # that it cannot be set is what is tested
 
@@ -161,6 +162,7 @@ schema:
         ("name: a\nversion: 1\ntopic: t\nschema: 5\n", "schema is a whole number"),
         ("name: a\nversion: 1\ntopic: t\nschema: string\n", "schema is a text"),
         ("name: a\nversion: 1\nschema: {id: string}\n", "topic is missing"),
+        ("name: a\nversion: 1\ntopic: t\nschema: {type: array, items: int, fields: []}\n", "schema is no record"),
         ("name: a\nversion: 1\ntopic: {}\nschema: {id: string}\n", "topic.name is missing"),
         ("name: a\nversion: one\ntopic: t\nschema: {id: string}\n", "version is a text"),
         ("name: a\nversion: true\ntopic: t\nschema: {id: string}\n", "version is true or false"),

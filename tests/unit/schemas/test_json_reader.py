@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from hypothesis import given
@@ -122,6 +123,17 @@ def test_what_is_json_is_read_as_it_is_written(data: bytes | str, value: object)
 def test_a_hundred_thousand_keys_are_read() -> None:
     value = {f"key {number}": number for number in range(100_000)}
     assert read_json(json.dumps(value)) == value
+
+
+def test_a_limit_of_the_process_for_digits_ends_in_the_same_error() -> None:
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(700)
+    try:
+        with pytest.raises(DecodeError) as caught:
+            read_json("1" * 701)
+    finally:
+        sys.set_int_max_str_digits(before)
+    assert caught.value.reason == "number_too_large"
 
 
 def test_the_size_is_counted_in_bytes_of_utf8() -> None:

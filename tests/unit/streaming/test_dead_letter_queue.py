@@ -99,13 +99,13 @@ moments = st.integers(min_value=-(10**12), max_value=10**13)
 @settings(max_examples=200, deadline=None)
 def test_a_rebuilt_dead_letter_is_the_original(event: object, found: list[Violation], **given_: object) -> None:
     """Event, key, headers, id and all that was said come back, equal and of equal types."""
-    record = letter(event, violations=found, contract="user_event@3", **given_)
+    record = letter(event, violations=found, contract="user_event:3", **given_)
     back = rebuild(record)
     assert same(back.event, event)
     assert back.rebuildable
     assert back.violations == tuple(found)
     assert back.violations_total == len(back.violations)
-    assert (back.topic, back.contract, back.producer) == ("user_events", "user_event@3", ME)
+    assert (back.topic, back.contract, back.producer) == ("user_events", "user_event:3", ME)
     assert back.failed_at_ms == given_.pop("now_ms")
     for name, value in given_.items():
         assert getattr(back, name) == value, name
@@ -118,7 +118,7 @@ def test_the_record_is_the_documented_one() -> None:
         key=b"k",
         headers=(("tenant", b"\xff"), ("tenant", b"b")),
         event_type="user_event",
-        contract="user_event@1",
+        contract="user_event:1",
         schema_id=42,
         violations=[BROKEN],
         attempts=2,
@@ -134,7 +134,7 @@ def test_the_record_is_the_documented_one() -> None:
         "dlq.topic": "user_events",
         "dlq.event_id": "id-1",
         "dlq.event_type": "user_event",
-        "dlq.contract": "user_event@1",
+        "dlq.contract": "user_event:1",
         "dlq.schema_id": "42",
         "dlq.violations": '[{"path":"device.os","rule":"wrong_type","expected":"string","found":"int"}]',
         "dlq.attempts": "2",
@@ -148,6 +148,12 @@ def test_the_record_is_the_documented_one() -> None:
         "__connect.errors.exception.class.name": "postroom.libs.exceptions.ValidationError",
         "__connect.errors.exception.message": ("validation_failed; device.os: wrong_type, expected string, found int"),
     }
+
+
+def test_a_contract_may_name_another_dead_letter_topic() -> None:
+    """Where the event was going is said all the same."""
+    record = letter(dead_letter_topic="broken")
+    assert (record.topic, rebuild(record).topic) == ("broken", "user_events")
 
 
 def test_bytes_stay_the_bytes_they_are() -> None:
@@ -316,6 +322,7 @@ class TestSize:
         {"topic": ""},
         {"topic": "a/b"},
         {"topic": "t" * 246},
+        {"dead_letter_topic": "a b"},
         {"event_id": ""},
         {"event_id": "a b"},
         {"event_id": "x" * 257},

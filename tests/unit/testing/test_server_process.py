@@ -14,7 +14,7 @@ from postroom.testing import server_process
 from postroom.testing.server_process import Guard, ServerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -37,18 +37,25 @@ def state(pid: int) -> str:
     return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout[:1]
 
 
-def test_it_can_be_started_and_ended_again_and_again(sleeper: ServerProcess) -> None:
-    pids = set()
-    for end in (sleeper.kill, lambda: (sleeper.terminate(), sleeper.wait(10))):
-        assert not sleeper.running
+def end_kindly(process: ServerProcess) -> None:
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.mark.parametrize("end", [ServerProcess.kill, end_kindly])
+def test_it_can_be_started_and_ended_again_and_again(
+    sleeper: ServerProcess, end: Callable[[ServerProcess], None]
+) -> None:
+    pids, running = set(), []
+    for _ in range(2):
         sleeper.launch()
-        assert sleeper.running
+        running.append(sleeper.running)
         pids.add(sleeper.pid)
-        end()
-    assert not sleeper.running
+        end(sleeper)
+        running.append(sleeper.running)
+    assert running == [True, False, True, False]
     assert len(pids) == 2
-    sleeper.kill()
-    sleeper.terminate()
+    end(sleeper)
 
 
 def test_what_does_not_run_has_no_number_and_cannot_be_paused(sleeper: ServerProcess) -> None:
