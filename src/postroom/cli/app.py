@@ -31,8 +31,16 @@ class Row(NamedTuple):
 COMMANDS = (
     Row("run", "postroom.cli.run_command", "Generate or read events and publish them, with a live view."),
     Row("send", "postroom.cli.send_command", "Publish the events of a file or of stdin, one outcome a line."),
-    Row("tail", "postroom.cli.tail_command", "Show the events of a topic, decoded."),
-    Row("verify", "postroom.cli.verify_command", "Read the topics back and prove what arrived."),
+    Row(
+        "tail",
+        "postroom.cli.tail_command",
+        "Show the events of a topic, decoded by their schema; dead letters with their reason.",
+    ),
+    Row(
+        "verify",
+        "postroom.cli.verify_command",
+        "Read the topics back and prove what arrived: every accepted event, once, in order of its key.",
+    ),
     Row("contracts", "postroom.cli.contracts_command", "List, show, check and register contracts."),
     Row("topics", "postroom.cli.topics_command", "Create the topics that the contracts name."),
     Row("dlq", "postroom.cli.dlq_command", "List, show and replay dead letters."),

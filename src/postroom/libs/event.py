@@ -135,7 +135,7 @@ class DeadLettered(msgspec.Struct, frozen=True):
         return DeadLetteredError(
             f"kept for repair in {self.topic}[{self.partition}] at {self.offset}: {self.reason}"
             + "".join(f"; {violation}" for violation in self.violations[:3]),
-            remedy=f"see it with: postroom dlq show {self.topic.removesuffix('.dlq')}",
+            remedy="see it with postroom dlq show, send it again with postroom dlq replay",
         )
 
 

@@ -225,7 +225,7 @@ class DeadLettersSettings(Section):
     """Where events go that cannot be delivered as they are."""
 
     suffix: Annotated[str, AfterValidator(topic_suffix)] = ".dlq"
-    max_header_bytes: Annotated[int, Field(ge=1024, le=1_000_000)] = 16_384
+    max_header_bytes: Annotated[int, Field(ge=4096, le=1_000_000)] = 16_384
 
 
 class SpoolSettings(Section):

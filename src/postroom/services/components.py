@@ -141,7 +141,7 @@ class Components:
         for contract in contracts.values():
             self.lanes[contract.name] = Lane(
                 contract,
-                topic=self.config.topic(contract.topic),
+                self.config,
                 validator=validator,
                 book=self._ledger.book(contract.topic),
             )

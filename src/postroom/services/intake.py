@@ -20,7 +20,7 @@ from postroom.schemas.json_reader import from_json, read_json
 from postroom.services.item import Item
 from postroom.services.lane import HeadersInput, Lane, MetadataError, checked_headers, key_bytes
 from postroom.services.receipt import Receipt
-from postroom.streaming.dead_letter_queue import Stage
+from postroom.streaming.dead_letter_format import OWN_HEADER_BYTES, Stage
 
 if TYPE_CHECKING:
     from postroom.libs.clock import Clock
@@ -39,6 +39,7 @@ class Intake:
     def __init__(self, parts: Components, ledger: Ledger, settlement: Settlement, clock: Clock) -> None:
         self._parts = parts
         self._default = parts.config.contracts.default
+        self._max_header_bytes = parts.config.dead_letters.max_header_bytes - OWN_HEADER_BYTES
         self._ledger = ledger
         self._settlement = settlement
         self._clock = clock
@@ -53,6 +54,7 @@ class Intake:
         event_id: str | None,
         timestamp: int | None,
         headers: HeadersInput | None,
+        attempt: int = 1,
     ) -> Item:
         """Return the event's item: it holds a record to send (the event, or its dead letter), or an outcome.
 
@@ -66,7 +68,7 @@ class Intake:
         if headers or key is not None or event_id is not None or timestamp is not None:
             try:
                 if headers:
-                    event_type, event_id, user_headers = _from_headers(headers, event_type, event_id)
+                    event_type, event_id, user_headers = self._from_headers(headers, event_type, event_id)
                 key_sent = _checked_metadata(key, event_id, timestamp)
             except MetadataError as exc:
                 problem, event_id = str(exc), None
@@ -77,6 +79,7 @@ class Intake:
         book = lane.book if lane is not None else self._ledger.book("")
         item = Item(Receipt(event_id), book, self._clock.monotonic(), self._settlement.on_report)
         item.user_headers = user_headers
+        item.attempt = attempt
         book.receive(item.receipt)
         if problem:
             self._settlement.refuse(item, RefusedReason.INVALID_METADATA, detail=problem)
@@ -93,6 +96,26 @@ class Intake:
             except Exception as exc:  # noqa: BLE001 - a defect of ours must not lose the event: it fails, and says so
                 self._settlement.fail_for_defect(item, "admit", exc)
         return item
+
+    def _from_headers(
+        self, headers: HeadersInput, event_type: str | None, event_id: str | None
+    ) -> tuple[str | None, str | None, Headers]:
+        """Take type and id out of CloudEvents headers, where the arguments do not say them; return the rest as sent."""
+        own: dict[str, str] = {}
+        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        for name in ("ce_type", "ce_id"):
+            values = [value for header, value in pairs if header == name]
+            if len(values) > 1:
+                raise MetadataError(f"the header {name} stands there {len(values)} times")
+            if values:
+                try:
+                    own[name] = values[0].decode() if isinstance(values[0], bytes) else values[0]
+                except UnicodeDecodeError:
+                    raise MetadataError(f"the header {name} is not valid text") from None
+        rest = checked_headers(
+            [(header, value) for header, value in pairs if header not in own], self._max_header_bytes
+        )
+        return event_type or own.get("ce_type"), event_id or own.get("ce_id"), rest
 
     def _make_record(
         self, item: Item, lane: Lane, event: Event | bytes | str, key: bytes | None, timestamp: int | None
@@ -120,8 +143,10 @@ class Intake:
             return
         now_ms = self._clock.time_ms() if timestamp is None else timestamp
         event_id = item.receipt.event_id
-        headers = (("ce_id", event_id.encode()), *item.user_headers)
-        item.record = Record(lane.topic, key, value, headers, event_id, now_ms)
+        headers: Headers = (("ce_id", event_id.encode()), *item.user_headers)
+        if item.attempt > 1:
+            headers = (*headers, ("x-attempt", str(item.attempt).encode()))
+        item.record = Record(lane.topic, key, value, headers, event_id, now_ms, item.attempt)
 
 
 def _check_kinds(event: object, event_type: object, key: object, event_id: object, timestamp: object) -> None:
@@ -143,22 +168,3 @@ def _checked_metadata(key: str | bytes | None, event_id: str | None, timestamp: 
     if timestamp is not None and not 0 <= timestamp <= _LAST_TIMESTAMP_MS:
         raise MetadataError("timestamp must be milliseconds since 1970, up to the year 9999")
     return None if key is None else key_bytes(key)
-
-
-def _from_headers(
-    headers: HeadersInput, event_type: str | None, event_id: str | None
-) -> tuple[str | None, str | None, Headers]:
-    """Take type and id out of CloudEvents headers, where the arguments do not say them; return the rest as sent."""
-    own: dict[str, str] = {}
-    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
-    for name in ("ce_type", "ce_id"):
-        values = [value for header, value in pairs if header == name]
-        if len(values) > 1:
-            raise MetadataError(f"the header {name} stands there {len(values)} times")
-        if values:
-            try:
-                own[name] = values[0].decode() if isinstance(values[0], bytes) else values[0]
-            except UnicodeDecodeError:
-                raise MetadataError(f"the header {name} is not valid text") from None
-    rest = checked_headers([(header, value) for header, value in pairs if header not in own])
-    return event_type or own.get("ce_type"), event_id or own.get("ce_id"), rest

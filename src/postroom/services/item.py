@@ -18,12 +18,13 @@ class Item:
     """The working paper of one event; the publisher calls `report` with the last word on its record.
 
     `record` is what is to be sent, None when the outcome was clear without sending. `dead_letter_reason` is set
-    once that record is a dead letter. `raw` holds the bytes of an event that was handed in as bytes. Times are
+    once that record is a dead letter. `attempt` is above 1 for a repeat that postroom causes. `raw` holds the bytes of an event that was handed in as bytes. Times are
     seconds of the service's monotonic clock.
     """
 
     __slots__ = (
         "_on_report",
+        "attempt",
         "book",
         "dead_letter_reason",
         "event_type",
@@ -51,6 +52,7 @@ class Item:
         self.dead_letter_reason = ""
         self.violations: tuple[Violation, ...] = ()
         self.sequence = 0
+        self.attempt = 1
         self._on_report = on_report
 
     def report(self, report: Report) -> None:

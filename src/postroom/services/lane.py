@@ -11,6 +11,7 @@ from postroom.schemas.avro_codec import frame
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from postroom.libs.config_loader import Config
     from postroom.libs.event import Headers, Violation
     from postroom.schemas.data_contracts import Contract
     from postroom.schemas.schema_validator import SchemaValidator
@@ -27,6 +28,16 @@ class MetadataError(Exception):
     """A key, id or header that no record can carry; becomes the outcome Refused(invalid_metadata)."""
 
 
+def dead_letter_topic(contract: Contract, config: Config) -> str:
+    """Return the actual name of the topic that keeps the dead letters of `contract`.
+
+    It is the one that the contract names, else the contract's topic with `dead_letters.suffix` behind its actual name.
+    """
+    if contract.dead_letter_topic is not None:
+        return config.topic(contract.dead_letter_topic)
+    return config.topic(contract.topic) + config.dead_letters.suffix
+
+
 class Lane:
     """The way of the events of one contract: check, encode, address.
 
@@ -39,16 +50,18 @@ class Lane:
         "_validator",
         "book",
         "contract",
+        "dead_letter_topic",
         "key_field",
         "name",
         "schema_id",
         "topic",
     )
 
-    def __init__(self, contract: Contract, *, topic: str, validator: SchemaValidator, book: Book) -> None:
+    def __init__(self, contract: Contract, config: Config, *, validator: SchemaValidator, book: Book) -> None:
         self.contract = contract
         self.name = contract.name
-        self.topic = topic
+        self.topic = config.topic(contract.topic)
+        self.dead_letter_topic = dead_letter_topic(contract, config)
         self.key_field = contract.key_field
         self.book = book
         self.schema_id: int | None = None
@@ -99,10 +112,11 @@ def key_bytes(key: str | bytes) -> bytes:
         raise MetadataError("the key is not valid text") from None
 
 
-def checked_headers(headers: HeadersInput) -> Headers:
+def checked_headers(headers: HeadersInput, max_bytes: int) -> Headers:
     """Return the caller's headers as Kafka takes them.
 
-    Raises TypeError for a wrong type, MetadataError for more than 100 headers, an empty, long or reserved name
+    Raises TypeError for a wrong type, MetadataError for more than 100 headers or `max_bytes` bytes of names and values
+    (a dead letter must have room for them beside its own), an empty, long or reserved name
     (`ce_`, `dlq.`, `__connect.`, `x-attempt` are postroom's), or text that is not valid UTF-8.
     """
     pairs: Iterable[tuple[object, object]] = headers.items() if isinstance(headers, Mapping) else headers
@@ -120,4 +134,6 @@ def checked_headers(headers: HeadersInput) -> Headers:
             raise MetadataError("a header is not valid text") from None
     if len(checked) > _MAX_HEADERS:
         raise MetadataError(f"more than {_MAX_HEADERS} headers")
+    if sum(len(name.encode()) + len(value) for name, value in checked) > max_bytes:
+        raise MetadataError(f"headers of more than {max_bytes} bytes, see dead_letters.max_header_bytes")
     return tuple(checked)

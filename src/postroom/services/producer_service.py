@@ -228,8 +228,13 @@ class ProducerService:
         `start()` raises when this is the first event.
         """
         item = self.admit(event, event_type, key, event_id, timestamp, headers)
+        self.hand_over(item, timeout)
+        return item.receipt
+
+    def hand_over(self, item: Item, timeout: float) -> None:
+        """Steps 3 to 5: wait up to `timeout` seconds for pace and room, then publish what was admitted."""
         if item.record is None:
-            return item.receipt
+            return
         limiter = self.parts.limiter
         end = self._clock.monotonic() + timeout
         if not limiter.acquire(timeout):
@@ -240,7 +245,6 @@ class ProducerService:
                 if left <= 0 or not self.parts.publisher.wait_for_room(left):
                     self.refuse_for_want_of_room(item)
                     break
-        return item.receipt
 
     def publish_many(
         self,
@@ -273,13 +277,17 @@ class ProducerService:
         event_id: str | None,
         timestamp: int | None,
         headers: HeadersInput | None,
+        attempt: int = 1,
     ) -> Item:
-        """Steps 1 and 2, see `Intake.admit`; starts the service when this is its first event."""
+        """Steps 1 and 2, see `Intake.admit`; starts the service when this is its first event.
+
+        `attempt` is above 1 for an event that postroom itself hands in again: it is marked with `x-attempt`.
+        """
         if not self._running:
             self.start()
         intake = self._intake
         assert intake is not None
-        return intake.admit(event, event_type, key, event_id, timestamp, headers)
+        return intake.admit(event, event_type, key, event_id, timestamp, headers, attempt)
 
     def try_send(self, item: Item) -> bool:
         """Steps 4 and 5: give the sequence number and publish, as one step; False when the queue is full."""

@@ -34,7 +34,6 @@ def read_samples(service: ProducerService, count: int) -> tuple[list[Sample], li
     parts = service.parts
     lane = parts.lanes[parts.config.contracts.default]
     reader = KafkaReader(client_settings(parts.config))
-    dead_letter_topic = lane.topic + parts.config.dead_letters.suffix
 
     def event(record: ReadRecord) -> Sample:
         fields = lane.decode(record.value or b"")
@@ -48,7 +47,7 @@ def read_samples(service: ProducerService, count: int) -> tuple[list[Sample], li
     def samples(topic: str, shown: Callable[[ReadRecord], Sample]) -> list[Sample]:
         return [shown(record) for record in islice(reader.read([topic], last=count), count)]
 
-    return samples(lane.topic, event), samples(dead_letter_topic, letter)
+    return samples(lane.topic, event), samples(lane.dead_letter_topic, letter)
 
 
 def _place(record: ReadRecord) -> str:

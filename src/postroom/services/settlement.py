@@ -16,7 +16,13 @@ from postroom.libs.event import (
     Refused,
     RefusedReason,
 )
-from postroom.libs.exceptions import NotRepresentableError, PostroomError, QueueFullError, RecordTooLargeError
+from postroom.libs.exceptions import (
+    InvalidMetadataError,
+    NotRepresentableError,
+    PostroomError,
+    QueueFullError,
+    RecordTooLargeError,
+)
 from postroom.libs.logger import get_logger, limited
 from postroom.streaming.dead_letter_queue import ProducerIdentity, Stage, dead_letter_record, producer_identity
 from postroom.streaming.delivery import Action
@@ -180,16 +186,17 @@ class Settlement:
                 violations=violations,
                 contract=f"{lane.name}:{lane.contract.version}",
                 schema_id=lane.schema_id,
+                attempts=item.attempt,
                 content_type=_JSON_TYPE,
-                suffix=config.dead_letters.suffix,
+                dead_letter_topic=lane.dead_letter_topic,
                 max_header_bytes=config.dead_letters.max_header_bytes,
                 max_message_bytes=config.producer.max_message_bytes,
             )
-        except RecordTooLargeError as exc:
+        except (NotRepresentableError, RecordTooLargeError) as exc:
             self.refuse(item, RefusedReason.NOT_REPRESENTABLE, detail=exc.message)
             return
-        except NotRepresentableError as exc:
-            self.refuse(item, RefusedReason.NOT_REPRESENTABLE, detail=exc.message)
+        except InvalidMetadataError as exc:
+            self.refuse(item, RefusedReason.INVALID_METADATA, detail=exc.message)
             return
         item.record, item.dead_letter_reason, item.violations = record, reason.value, violations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from postroom.services.lane import dead_letter_topic
 from postroom.streaming.kafka_admin import KafkaAdmin, TopicResult, TopicSpec
 from postroom.streaming.librdkafka_settings import client_settings
 
@@ -12,13 +13,6 @@ if TYPE_CHECKING:
 
     from postroom.libs.config_loader import Config
     from postroom.schemas.data_contracts import Contract
-
-
-def dead_letter_topic(contract: Contract, config: Config) -> str:
-    """Return the actual name of the topic that keeps the dead letters of `contract`."""
-    if contract.dead_letter_topic is not None:
-        return config.topic(contract.dead_letter_topic)
-    return config.topic(contract.topic) + config.dead_letters.suffix
 
 
 def topic_specs(

@@ -23,6 +23,7 @@ from postroom.streaming.dead_letter_format import (
 )
 from postroom.streaming.dead_letter_rebuild import DeadLetter, RecordLike, rebuild
 from postroom.streaming.delivery import Action
+from postroom.streaming.publisher import publish_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,7 +179,5 @@ class DeadLetterQueue:
             )
         report = reports[0]
         if report.decision.action is not Action.DELIVERED:
-            from postroom.streaming.kafka_client import publish_error
-
             raise publish_error(record.topic, report)
         return report

@@ -27,17 +27,11 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.libs.config_loader import Config, load_config
-from postroom.libs.event import DeadLetterReason, Delivered, EventIds, FailedReason, Record
+from postroom.libs.event import Delivered, EventIds, FailedReason, Record
 from postroom.libs.exceptions import (
-    AuthorizationError,
-    KafkaConnectionError,
     LifecycleError,
     NotRepresentableError,
-    ProducerFatalError,
-    PublishError,
     QueueFullError,
-    RecordTooLargeError,
-    TopicNotFoundError,
 )
 from postroom.libs.logger import get_logger, limited
 from postroom.observability.metrics import METRICS, Metrics
@@ -51,7 +45,7 @@ from postroom.streaming.delivery import (
     was_never_sent,
 )
 from postroom.streaming.librdkafka_settings import producer_settings
-from postroom.streaming.publisher import OnDone, Report
+from postroom.streaming.publisher import OnDone, Report, publish_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -475,25 +469,6 @@ class _LibraryLog:
     def log(self, _level: int, template: str, *parts: object) -> None:
         """Log one line of the library; called from inside poll."""
         self._log.debug("librdkafka", operation="client", detail=template % parts if parts else template)
-
-
-def publish_error(topic: str, report: Report) -> PublishError:
-    """Return the exception that says what `report` says about a record for `topic`."""
-    reason = report.decision.reason
-    where = f"{topic}: {report.detail}"
-    match reason:
-        case DeadLetterReason.MESSAGE_TOO_LARGE:
-            return RecordTooLargeError(f"the record is too large for {where}", remedy="send less in one event")
-        case FailedReason.TOPIC_MISSING:
-            return TopicNotFoundError(f"no topic {where}", remedy="create it: postroom topics create")
-        case FailedReason.NOT_AUTHORIZED:
-            return AuthorizationError(f"not allowed to write to {where}", remedy="check user, password and ACLs")
-        case FailedReason.KAFKA_UNAVAILABLE:
-            return KafkaConnectionError(f"no broker took the record for {where}", remedy="check broker in kafka.yaml")
-        case FailedReason.PRODUCER_FATAL:
-            return ProducerFatalError(f"the producer gave up, {where}", remedy="send the record again")
-        case _:
-            return PublishError(f"the record was not published to {where}")
 
 
 def _after_fork_in_child() -> None:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
-from postroom.libs.event import Record
-from postroom.streaming.delivery import Decision
+from postroom.libs.event import DeadLetterReason, FailedReason
+from postroom.libs.exceptions import (
+    AuthorizationError,
+    KafkaConnectionError,
+    ProducerFatalError,
+    PublishError,
+    RecordTooLargeError,
+    TopicNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from postroom.libs.event import Record
+    from postroom.streaming.delivery import Decision
 
 
 class Report(msgspec.Struct, frozen=True, gc=False):
@@ -38,8 +49,8 @@ class Publisher(Protocol):
     def publish(self, record: Record, on_done: OnDone) -> None:
         """Take the record; `on_done` gets its report later, or at once where it is refused on the spot.
 
-        Raises QueueFullError when nothing was taken for want of room: then no report follows.
-        Records are sent in the order of these calls.
+        Raises QueueFullError when nothing was taken: there is no room, or the queue is just being emptied. After this
+        or any other exception no report follows. Records are sent in the order of these calls.
         """
         ...
 
@@ -56,13 +67,60 @@ class Publisher(Protocol):
         ...
 
     def flush(self, deadline_s: float) -> int:
-        """Wait up to `deadline_s` seconds for all reports; return how many are missing. The caller must act on it."""
+        """Wait up to `deadline_s` seconds for all reports; return how many are missing. The caller must act on it.
+
+        When it returns 0, every `on_done` has not only been called but has returned.
+        """
         ...
 
     def purge(self) -> None:
-        """Give up on everything unreported: every such record gets its report before this returns."""
+        """Give up on everything unreported: every such record gets its report before this returns.
+
+        Meanwhile `publish` takes nothing (QueueFullError) and does not wait.
+        """
         ...
 
     def close(self, timeout_s: float) -> None:
-        """Flush for up to `timeout_s` seconds, purge the rest, let go of everything."""
+        """Take nothing more, flush for up to `timeout_s` seconds, purge the rest, let go of everything.
+
+        Calling it again does nothing, unless an exception cut it short: then it goes on.
+        """
         ...
+
+
+def publish_error(topic: str, report: Report) -> PublishError:
+    """Return the exception that says what `report` says about a record for `topic`."""
+    reason = report.decision.reason
+    where = f"{topic}: {report.detail}"
+    match reason:
+        case DeadLetterReason.MESSAGE_TOO_LARGE:
+            return RecordTooLargeError(f"the record is too large for {where}", remedy="send less in one event")
+        case FailedReason.TOPIC_MISSING:
+            return TopicNotFoundError(f"no topic {where}", remedy="create it: postroom topics create")
+        case FailedReason.NOT_AUTHORIZED:
+            return AuthorizationError(f"not allowed to write to {where}", remedy="check user, password and ACLs")
+        case FailedReason.KAFKA_UNAVAILABLE:
+            return KafkaConnectionError(f"no broker took the record for {where}", remedy="check broker in kafka.yaml")
+        case FailedReason.PRODUCER_FATAL:
+            return ProducerFatalError(f"the producer gave up, {where}", remedy="send the record again")
+        case _:
+            return PublishError(f"the record was not published to {where}")
+
+
+def publish_error(topic: str, report: Report) -> PublishError:
+    """Return the exception that says what `report` says about a record for `topic`."""
+    reason = report.decision.reason
+    where = f"{topic}: {report.detail}"
+    match reason:
+        case DeadLetterReason.MESSAGE_TOO_LARGE:
+            return RecordTooLargeError(f"the record is too large for {where}", remedy="send less in one event")
+        case FailedReason.TOPIC_MISSING:
+            return TopicNotFoundError(f"no topic {where}", remedy="create it: postroom topics create")
+        case FailedReason.NOT_AUTHORIZED:
+            return AuthorizationError(f"not allowed to write to {where}", remedy="check user, password and ACLs")
+        case FailedReason.KAFKA_UNAVAILABLE:
+            return KafkaConnectionError(f"no broker took the record for {where}", remedy="check broker in kafka.yaml")
+        case FailedReason.PRODUCER_FATAL:
+            return ProducerFatalError(f"the producer gave up, {where}", remedy="send the record again")
+        case _:
+            return PublishError(f"the record was not published to {where}")

@@ -100,7 +100,7 @@ class Broker(StackServer):
         return f"{HOST}:{self.port}"
 
     def is_ready(self) -> bool:
-        """Whether this broker takes clients and knows itself and a controller; the first time, all its peers too."""
+        """Whether this broker answers for what it leads and knows a controller; the first time, all its peers too."""
         if not (_listens(self.port) and _listens_at(self._internal)):
             return False
         try:
@@ -110,12 +110,32 @@ class Broker(StackServer):
         if seen.cluster_id != self._cluster_id or seen.controller_id < 0 or self.node not in seen.brokers:
             return False
         self._seen_all = self._seen_all or len(seen.brokers) == self._brokers
-        return self._seen_all and not self._awaited_by_a_partition(seen)
+        return self._seen_all and self._leads(seen)
 
-    def _awaited_by_a_partition(self, seen: Any) -> bool:
-        """Whether a partition that no other broker has is still without its leader: it comes a little later."""
-        partitions = (part for topic in seen.topics.values() for part in topic.partitions.values())
-        return any(part.replicas == [self.node] and part.leader < 0 for part in partitions)
+    def _leads(self, seen: Any) -> bool:
+        """Whether this broker answers for the partitions that it leads.
+
+        After a restart the metadata names it at once, from its log, a good while before it takes the lead.
+        """
+        from confluent_kafka import KafkaException, TopicPartition
+        from confluent_kafka.admin import OffsetSpec
+
+        led = [
+            TopicPartition(topic.topic, number)
+            for topic in seen.topics.values()
+            for number, partition in topic.partitions.items()
+            if partition.leader == self.node or partition.replicas == [self.node]
+        ]
+        if not led:
+            return True
+        admin = self._admin()
+        answers = admin.list_offsets({one: OffsetSpec.latest() for one in led}, request_timeout=_ASK_TIMEOUT_S)
+        try:
+            for answer in answers.values():
+                answer.result(2 * _ASK_TIMEOUT_S)
+        except (KafkaException, TimeoutError):
+            return False
+        return True
 
     def create_topic(self, name: str, *, partitions: int, copies: int, config: Mapping[str, str]) -> None:
         """Create a topic. Raises StackError when Kafka refuses."""

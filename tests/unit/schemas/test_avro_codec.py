@@ -8,13 +8,13 @@ from typing import Any
 
 import fastavro
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.libs.exceptions import DecodeError
 from postroom.schemas.avro_codec import Codec, frame, unframe
 from postroom.schemas.avro_encoder import long_bytes, varint
-from tests.unit.schemas.avro_strategies import filled, schemas, values
+from tests.unit.schemas.avro_strategies import UNHURRIED, filled, schemas, values
 
 EVERYTHING: dict[str, Any] = {
     "type": "record",
@@ -95,7 +95,7 @@ def test_a_body_with_any_bit_flipped_is_refused_or_is_another_valid_event() -> N
             assert CODEC.encode(event) is not None or event["f"] - event["f"] != 0 or event["d"] - event["d"] != 0
 
 
-@settings(deadline=None)
+@UNHURRIED
 @given(st.data(), st.binary(max_size=80))
 def test_any_bytes_are_decoded_or_refused_whatever_the_schema(data: st.DataObject, body: bytes) -> None:
     _, schema = data.draw(schemas())
@@ -266,7 +266,7 @@ def test_wide_and_deep_schemas_can_be_compiled() -> None:
     assert Codec(shared).encode({"x": None, "y": None}) == b"\x00\x00"
 
 
-@settings(deadline=None)
+@UNHURRIED
 @given(st.data())
 def test_what_fastavro_writes_is_read_as_it_was(data: st.DataObject) -> None:
     raw, schema = data.draw(schemas())

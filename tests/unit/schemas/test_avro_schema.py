@@ -7,7 +7,7 @@ from typing import Any
 
 import fastavro
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.libs.exceptions import InvalidContractError
@@ -15,7 +15,7 @@ from postroom.schemas.avro_codec import Codec
 from postroom.schemas.avro_nodes import Record
 from postroom.schemas.avro_schema import canonical_json, parse_schema, try_schema
 from postroom.schemas.event_checker import find_violations
-from tests.unit.schemas.avro_strategies import HostileKey, schemas
+from tests.unit.schemas.avro_strategies import UNHURRIED, HostileKey, schemas
 from tests.unit.schemas.test_json_reader import JSON_VALUES
 
 
@@ -307,7 +307,7 @@ def test_the_canonical_text_is_one_for_all_ways_to_order_attributes_and_keeps_wh
     )
 
 
-@settings(deadline=None)
+@UNHURRIED
 @given(schemas())
 def test_the_canonical_text_means_the_same_schema_to_fastavro(both: Any) -> None:
     raw, _ = both
@@ -317,7 +317,7 @@ def test_the_canonical_text_means_the_same_schema_to_fastavro(both: Any) -> None
     assert forms[0] == forms[1]
 
 
-@settings(deadline=None)
+@UNHURRIED
 @given(
     JSON_VALUES
     | st.dictionaries(

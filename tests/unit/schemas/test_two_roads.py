@@ -7,18 +7,16 @@ import struct
 from typing import Any
 
 import fastavro
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postroom.schemas.avro_codec import Codec
 from postroom.schemas.avro_nodes import Array, Map, Node, Record, Union
 from postroom.schemas.avro_unions import choose_branch
 from postroom.schemas.event_checker import find_violations
-from tests.unit.schemas.avro_strategies import JUNK, filled, schemas, spoiled, values
+from tests.unit.schemas.avro_strategies import JUNK, UNHURRIED, filled, schemas, spoiled, values
 
-MANY = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+MANY = settings(UNHURRIED, max_examples=300)
 
 
 def fastavro_bytes(raw: Any, event: Any) -> bytes:

@@ -1,0 +1,35 @@
+"""Reads events back with Confluent's client: `python examples/consumer.py localhost:9092 http://localhost:8081`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.avro import AvroDeserializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def events(broker: str, registry: str, topic: str = "user_events", group: str = "reports") -> Iterator[dict[str, Any]]:
+    decode = AvroDeserializer(SchemaRegistryClient({"url": registry}))
+    consumer = Consumer({"bootstrap.servers": broker, "group.id": group, "auto.offset.reset": "earliest"})
+    consumer.subscribe([topic])
+    try:
+        while True:
+            message = consumer.poll(1.0)
+            if message is None or message.error() is not None:
+                continue
+            event = decode(message.value(), SerializationContext(topic, MessageField.VALUE))
+            if isinstance(event, dict):
+                yield event
+    finally:
+        consumer.close()
+
+
+if __name__ == "__main__":
+    for event in events(*sys.argv[1:]):
+        print(event)

@@ -1,0 +1,75 @@
+"""What the client library tells about its connections: whether one is up, what went wrong, how often it tried again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+from postroom.streaming.delivery import ALL_BROKERS_DOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from confluent_kafka import KafkaError
+
+    from postroom.libs.clock import Clock
+    from postroom.libs.logger import Log
+    from postroom.observability.metrics import Metrics
+
+
+class ConnectionWatch:
+    """Hears the error and statistics callbacks of one producer; nothing here raises.
+
+    `connected` is None until something is known. `on_traffic` is called when a connection is, or was for a
+    moment, up: from then on requests may have been sent. `queue_bytes` is what the last statistics said (once a second).
+    """
+
+    def __init__(self, clock: Clock, metrics: Metrics, log: Log, on_traffic: Callable[[], None]) -> None:
+        self._clock = clock
+        self._metrics = metrics
+        self._log = log
+        self._on_traffic = on_traffic
+        self._retries = 0
+        self._since = clock.monotonic()
+        self.connected: bool | None = None
+        self.last_problem = ""
+        self.queue_bytes = 0
+
+    def state(self) -> tuple[bool | None, float, str]:
+        """Return whether a connection is up (None: not known yet), for how many seconds, and the last problem."""
+        return self.connected, self._clock.monotonic() - self._since, self.last_problem
+
+    def on_error(self, error: KafkaError) -> None:
+        """Take an error that concerns a connection and not one record."""
+        name = error.name() or "unknown"
+        self.last_problem = name
+        if error.code() == ALL_BROKERS_DOWN:
+            self._set_connected(connected=False)
+        if "in state UP" in error.str():
+            self._on_traffic()
+        self._metrics.record_connection_failure()
+        self._log.warning("broker_unavailable", operation="connect", error=name)
+
+    def on_statistics(self, text: str) -> None:
+        """Take the library's statistics. What cannot be read is left out: a statistic is never worth an error."""
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            told = json.loads(text)
+            self.queue_bytes = int(told["msg_size"])
+            brokers = told["brokers"].values()
+            if any(broker["state"] == "UP" for broker in brokers):
+                self._set_connected(connected=True)
+                self.last_problem = ""
+            elif self.connected:
+                self._set_connected(connected=False)
+            retries = sum(broker["txretries"] for broker in brokers)
+            if retries > self._retries:
+                self._metrics.record_retry(retries - self._retries)
+            self._retries = retries
+
+    def _set_connected(self, *, connected: bool) -> None:
+        if connected is not self.connected:
+            self.connected = connected
+            self._since = self._clock.monotonic()
+            if connected:
+                self._on_traffic()
