@@ -24,6 +24,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
+	$(BIN)/postroom stack install
 	$(BIN)/python -m pytest
 
 bench: setup

@@ -14,7 +14,7 @@ app = Celery("plays", broker=os.environ.get("CELERY_BROKER_URL", "redis://localh
 
 
 # acks_late: a task that dies half way is done again, under the same event id.
-@app.task(bind=True, acks_late=True, max_retries=20)
+@app.task(bind=True, acks_late=True, max_retries=20)  # type: ignore[untyped-decorator]  # Celery has no types
 def publish_play(self: Task, event: dict[str, Any], event_id: str) -> str:
     """Publish one event; whoever enqueues the task makes the id, so that it stays the same in every try."""
     outcome = get_service().publish_event(event, event_type="user_event", event_id=event_id).result(timeout=60)
@@ -28,7 +28,7 @@ def publish_play(self: Task, event: dict[str, Any], event_id: str) -> str:
             raise self.retry(countdown=wait_s, exc=RuntimeError(str(outcome.error())))
 
 
-@worker_process_shutdown.connect
+@worker_process_shutdown.connect  # type: ignore[untyped-decorator]  # as above
 def close_service(**_: Any) -> None:
     """Wait for what is on its way: a worker's process ends without Python's own end-of-program work."""
     get_service().close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def events(broker: str, registry: str, topic: str = "user_events", group: str = "reports") -> Iterator[dict[str, Any]]:
-    decode = AvroDeserializer(SchemaRegistryClient({"url": registry}))
     consumer = Consumer({"bootstrap.servers": broker, "group.id": group, "auto.offset.reset": "earliest"})
-    consumer.subscribe([topic])
-    try:
+    with SchemaRegistryClient({"url": registry}) as client, closing(consumer):
+        decode = AvroDeserializer(client)
+        consumer.subscribe([topic])
         while True:
             message = consumer.poll(1.0)
             if message is None or message.error() is not None:
@@ -26,8 +27,6 @@ def events(broker: str, registry: str, topic: str = "user_events", group: str = 
             event = decode(message.value(), SerializationContext(topic, MessageField.VALUE))
             if isinstance(event, dict):
                 yield event
-    finally:
-        consumer.close()
 
 
 if __name__ == "__main__":

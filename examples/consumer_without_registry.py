@@ -1,8 +1,9 @@
-"""Reads events back with the contract alone, and sees repeats only once: `python examples/consumer_without_registry.py`."""
+"""Reads events back with the contract alone and shows repeats once: `python examples/consumer_without_registry.py`."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer
@@ -18,17 +19,16 @@ contract = packaged_contracts()["user_event"]  # of your own: load_contract("con
 
 def events(broker: str, topic: str = "user_events", group: str = "reports") -> Iterator[tuple[str, dict[str, Any]]]:
     consumer = Consumer({"bootstrap.servers": broker, "group.id": group, "auto.offset.reset": "earliest"})
-    consumer.subscribe([topic])
-    try:
+    with closing(consumer):
+        consumer.subscribe([topic])
         while True:
             message = consumer.poll(1.0)
             value = None if message is None or message.error() is not None else message.value()
             if message is None or value is None:
                 continue
+            headers: dict[str, Any] = dict(message.headers() or [])
             _schema_id, body = unframe(value)
-            yield dict(message.headers() or [])["ce_id"].decode(), contract.codec.decode(body)
-    finally:
-        consumer.close()
+            yield headers["ce_id"].decode(), contract.codec.decode(body)
 
 
 if __name__ == "__main__":

@@ -33,9 +33,9 @@ def create_app(post: AsyncProducerService) -> FastAPI:
                 return JSONResponse(told, 201)
             case DeadLettered(reason=reason, violations=violations):
                 return JSONResponse(told | {"reason": reason, "violations": [str(one) for one in violations]}, 422)
-            case Refused(reason=reason, retry_after_s=None):
-                return JSONResponse(told | {"reason": reason}, 400)
-            case Refused(reason=reason, retry_after_s=float(wait_s)):
+            case Refused(reason=reason, retry_after_s=wait_s):
+                if wait_s is None:  # waiting cannot help
+                    return JSONResponse(told | {"reason": reason}, 400)
                 return JSONResponse(told | {"reason": reason}, 503, {"Retry-After": str(int(wait_s) + 1)})
             case Failed(reason=reason):
                 return JSONResponse(told | {"reason": reason}, 503, {"Retry-After": "10"})

@@ -33,8 +33,8 @@ def start_play(db: sqlite3.Connection, user_id: str, now_ms: int) -> None:
 def relay(db: sqlite3.Connection, post: ProducerService, batch: int = 1000) -> int:
     """Hand in the oldest rows, delete those that are safe, return how many; call it again and again, in one process.
 
-    It stops at the first event that is not safe, so that the order of the rows is kept. A relay that dies between
-    publishing and deleting hands the same rows in again, under the same ids.
+    It stops at the first event that is not safe; what stands behind it is handed in again the next time, under the
+    same ids, and so is everything between publishing and deleting when the relay dies there.
     """
     rows = db.execute("SELECT number, event_id, type, event FROM outbox ORDER BY number LIMIT ?", (batch,)).fetchall()
     receipts = [

@@ -13,6 +13,7 @@ from tests.docs.pages import ROOT, Block, blocks, name, pages
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import CodeType
 
 # The design notes show signatures, not programs.
 PAGES = [
@@ -25,8 +26,8 @@ PAGES = [
 def run_page(page: Path) -> None:
     """Run the page's Python blocks one after the other, as one program.
 
-    A `text` block that follows a Python block as the next one is what it prints. A block with `file=` is that file of the
-    repository, which has a test of its own.
+    A `text` block that follows a Python block as the next one is what it prints. A block with `file=` is part of that
+    file of the repository, which has a test of its own.
     """
     found = blocks(page)
     program: dict[str, object] = {"__name__": "__example__"}
@@ -40,7 +41,7 @@ def run_page(page: Path) -> None:
             assert printed.getvalue() == following.text, f"{name(page)}:{block.line} prints something else"
 
 
-def _compiled(page: Path, block: Block) -> object:
+def _compiled(page: Path, block: Block) -> CodeType:
     """The block's code; tracebacks name the page and its lines."""
     return compile("\n" * (block.line - 1) + block.text, name(page), "exec")
 

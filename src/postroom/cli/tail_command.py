@@ -111,6 +111,8 @@ def _print(console: "Console", told: dict[str, Any]) -> None:
                 what = f"expected {violation['expected']}, found {violation['found']}"
                 console.print(Text(_one_line(f"{violation['path'] or 'event'}: {violation['rule']}, {what}", "    ")))
             console.print(Text(_one_line(told["damage"], "  ") if told["damage"] else _one_line(told["event"], "  ")))
+        case "marker":
+            console.print(Text(f"  settles the dead letters of event {_one_line(told['settles'])}"))
         case "bytes":
             console.print(Text(f"  {told['bytes']} bytes not decoded: {_one_line(told['problem'])}", style="yellow"))
             for name, value in told["headers"]:

@@ -12,11 +12,9 @@ from postroom.libs.event import (
     EventIds,
     Record,
     RefusedReason,
-    Violation,
     is_event_id,
 )
 from postroom.libs.exceptions import DecodeError
-from postroom.schemas.json_reader import from_json, read_json
 from postroom.services.item import Item
 from postroom.services.lane import HeadersInput, Lane, MetadataError, checked_headers, key_bytes
 from postroom.services.receipt import Receipt
@@ -120,25 +118,19 @@ class Intake:
     def _make_record(
         self, item: Item, lane: Lane, event: Event | bytes | str, key: bytes | None, timestamp: int | None
     ) -> None:
-        original: Event | bytes
-        read: object
-        if isinstance(event, Mapping):
-            original = read = event
-        else:
-            original = item.raw = event if isinstance(event, bytes) else event.encode("utf-8", "surrogatepass")
-            try:
-                read = from_json(lane.contract, read_json(original))
-            except DecodeError as exc:
-                found: tuple[Violation, ...] = (Violation("", exc.reason, "the JSON of one event", exc.message),)
-                reason = DeadLetterReason.DECODE_FAILED
-                self._settlement.make_dead_letter(item, original, reason, Stage.DECODE, key=key, violations=found)
-                return
+        original: Event | bytes = event.encode("utf-8", "surrogatepass") if isinstance(event, str) else event
+        item.raw = original if isinstance(original, bytes) else None
+        try:
+            read = lane.read(original)
+        except DecodeError:
+            reason, found = DeadLetterReason.DECODE_FAILED, tuple(lane.problems(original))
+            self._settlement.make_dead_letter(item, original, reason, Stage.DECODE, key=key, violations=found)
+            return
         if key is None:
             key = lane.key_of(read)
         value = lane.encode(read)
         if value is None:
-            reason = DeadLetterReason.VALIDATION_FAILED
-            found = tuple(lane.violations(read))
+            reason, found = DeadLetterReason.VALIDATION_FAILED, tuple(lane.violations(read))
             self._settlement.make_dead_letter(item, original, reason, Stage.VALIDATE, key=key, violations=found)
             return
         now_ms = self._clock.time_ms() if timestamp is None else timestamp

@@ -18,8 +18,8 @@ class Item:
     """The working paper of one event; the publisher calls `report` with the last word on its record.
 
     `record` is what is to be sent, None when the outcome was clear without sending. `dead_letter_reason` is set
-    once that record is a dead letter. `attempt` is above 1 for a repeat that postroom causes. `raw` holds the bytes of an event that was handed in as bytes. Times are
-    seconds of the service's monotonic clock.
+    once that record is a dead letter. `attempt` is above 1 for a repeat that postroom causes. `raw` holds the bytes
+    of an event that was handed in as bytes. Times are seconds of the service's monotonic clock.
     """
 
     __slots__ = (

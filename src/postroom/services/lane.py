@@ -6,13 +6,16 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from postroom.libs.event import Violation
+from postroom.libs.exceptions import DecodeError
 from postroom.schemas.avro_codec import frame
+from postroom.schemas.json_reader import from_json, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from postroom.libs.config_loader import Config
-    from postroom.libs.event import Headers, Violation
+    from postroom.libs.event import Event, Headers
     from postroom.schemas.data_contracts import Contract
     from postroom.schemas.schema_validator import SchemaValidator
     from postroom.services.ledger import Book
@@ -73,6 +76,21 @@ class Lane:
         """Open the lane: from now on records carry this schema id."""
         self._prefix = frame(schema_id)
         self.schema_id = schema_id
+
+    def read(self, event: Event | bytes) -> object:
+        """Return what is to be checked: a mapping as a dict, JSON read by the contract. Raises DecodeError."""
+        if isinstance(event, bytes):
+            return from_json(self.contract, read_json(event))
+        # The check takes exactly dicts, inside an event as well; only its own container may be any mapping.
+        return event if type(event) is dict else dict(event)
+
+    def problems(self, event: Event | bytes) -> list[Violation]:
+        """Return every reason why the event cannot be published as it is; none for an event that can."""
+        try:
+            read = self.read(event)
+        except DecodeError as exc:
+            return [Violation("", exc.reason, "the JSON of one event", exc.message)]
+        return [] if self.encode(read) is not None else self.violations(read)
 
     def encode(self, event: object) -> bytes | None:
         """Return the record's value (schema id and Avro body), or None for an event that breaks the contract."""

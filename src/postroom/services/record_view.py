@@ -15,6 +15,7 @@ from postroom.schemas.avro_codec import Codec, unframe
 from postroom.schemas.json_reader import read_json
 from postroom.schemas.lexical_forms import to_json
 from postroom.streaming import lossless_json
+from postroom.streaming.dead_letter_format import MARKER_HEADER
 from postroom.streaming.dead_letter_queue import rebuild
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class RecordView:
         """Return the record as a JSON object. Never raises for what a record holds.
 
         `kind` says what follows: `event` (`schema_id`, `event`), `json` (`event`), `dead_letter` (the reason and all
-        that is known, `event` as lossless JSON) or `bytes` (`bytes`: their number, `problem`: why no more is shown).
+        that is known, `event` as lossless JSON), `marker` (`settles`: the event id whose dead letters were sent
+        again) or `bytes` (`bytes`: their number, `problem`: why no more is shown).
         Keys and header values that are no UTF-8 stand as `{"base64": ...}`.
         """
         told: dict[str, Any] = {
@@ -62,6 +64,9 @@ class RecordView:
             "key": _text(record.key),
             "headers": [[name, _text(value)] for name, value in record.headers],
         }
+        settled = dict(record.headers).get(MARKER_HEADER)
+        if settled is not None:
+            return told | {"kind": "marker", "settles": _text(settled)}
         if any(name.startswith(_LETTER_MARKS) for name, _ in record.headers):
             return told | _letter(record)
         return told | self._value(record.value)

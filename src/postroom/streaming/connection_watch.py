@@ -22,7 +22,8 @@ class ConnectionWatch:
     """Hears the error and statistics callbacks of one producer; nothing here raises.
 
     `connected` is None until something is known. `on_traffic` is called when a connection is, or was for a
-    moment, up: from then on requests may have been sent. `queue_bytes` is what the last statistics said (once a second).
+    moment, up: from then on requests may have been sent. `queue_bytes` is what the statistics said last, a second ago
+    at most.
     """
 
     def __init__(self, clock: Clock, metrics: Metrics, log: Log, on_traffic: Callable[[], None]) -> None:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     from postroom.libs.event import Event
 
+MARKER_HEADER = "dlq.settles"
+"""What makes a record of a dead letter topic a marker; its value is the event id that it settles."""
+
 OWN_HEADER_BYTES = 4096
 """What the headers that are never dropped take at most; the rest of the budget is for the caller's headers."""
 
@@ -90,6 +93,12 @@ class ProducerIdentity(msgspec.Struct, frozen=True):
     service: str
     host: str
     version: str
+
+
+def marker_record(topic: str, key: bytes | None, event_id: str, attempts: int, now_ms: int) -> Record:
+    """Return the record that says: the dead letters of `event_id` with up to `attempts` attempts were sent again."""
+    headers = ((MARKER_HEADER, event_id.encode()), ("dlq.attempts", str(attempts).encode()))
+    return Record(topic, key, b"", headers, event_id, now_ms)
 
 
 def is_reserved_header(name: str) -> bool:

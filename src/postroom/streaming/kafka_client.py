@@ -11,16 +11,18 @@ Facts this file is built on (measured with librdkafka 2.16.0, kept by tests):
   stays closed until that moment has passed.
 - A record that waits for a retry is purged with the code of the queue, though its first try may be in the log.
 - A forked child must not touch the parent's producer, not even to free it: its threads do not exist there.
+- An exception from a signal handler (Ctrl-C) can come up in the middle of a delivery callback, because the main
+  thread polls too; librdkafka does not repeat that report, so it is kept here and handled by the poll thread.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import os
 import threading
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -28,27 +30,17 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.libs.config_loader import Config, load_config
 from postroom.libs.event import Delivered, EventIds, FailedReason, Record
-from postroom.libs.exceptions import (
-    LifecycleError,
-    NotRepresentableError,
-    QueueFullError,
-)
+from postroom.libs.exceptions import ConfigurationError, LifecycleError, NotRepresentableError, QueueFullError
 from postroom.libs.logger import get_logger, limited
-from postroom.observability.metrics import METRICS, Metrics
-from postroom.streaming.delivery import (
-    ALL_BROKERS_DOWN,
-    DELIVERED,
-    FATAL,
-    PURGE_QUEUE,
-    Action,
-    decide,
-    was_never_sent,
-)
+from postroom.observability.metric_table import CLIENT_QUEUE_BYTES, CLIENT_QUEUE_MESSAGES
+from postroom.observability.metrics import METRICS, Metrics, Reading
+from postroom.streaming.connection_watch import ConnectionWatch
+from postroom.streaming.delivery import DELIVERED, FATAL, PURGE_QUEUE, Action, decide, was_never_sent
 from postroom.streaming.librdkafka_settings import producer_settings
 from postroom.streaming.publisher import OnDone, Report, publish_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from confluent_kafka import Message
 
@@ -61,6 +53,10 @@ _POLL_S = 0.02
 # How long a purge may still take records after it returned: under 1 ms in 200 tries, so this is ample.
 _PURGE_SETTLES_S = 0.05
 _PURGE_REPORTS_S = 5.0
+# After a turn of the poll thread that failed (a producer that could not be made anew): before the next one.
+_TRY_AGAIN_S = 1.0
+_ROOM_CHECK_S = 0.002
+_INVALID_ARG = -186
 
 _clients: weakref.WeakSet[KafkaClient] = weakref.WeakSet()
 
@@ -68,12 +64,11 @@ _clients: weakref.WeakSet[KafkaClient] = weakref.WeakSet()
 class _Taken:
     """One record on its way, and the callback that librdkafka calls with its report."""
 
-    __slots__ = ("client", "never_connected", "number", "on_done", "taken_at", "topic")
+    __slots__ = ("client", "never_connected", "number", "on_done", "taken_at")
 
-    def __init__(self, client: KafkaClient, number: int, topic: str, on_done: OnDone, taken_at: float) -> None:
+    def __init__(self, client: KafkaClient, number: int, on_done: OnDone, taken_at: float) -> None:
         self.client = client
         self.number = number
-        self.topic = topic
         self.on_done = on_done
         self.taken_at = taken_at
         self.never_connected = False
@@ -91,7 +86,8 @@ class KafkaClient:
 
     `config` is the whole configuration (found by `load_config()` when not given). Nothing is opened before
     `start()`, which the first `publish` calls by itself. Safe to use from several threads; in a forked child a
-    new connection is made at first use, and what was on its way in the parent stays the parent's.
+    new connection is made at first use, and what was on its way in the parent stays the parent's. Close it: what is
+    unsent when the interpreter ends is lost (a `ProducerService` closes its own).
     """
 
     def __init__(
@@ -107,31 +103,44 @@ class KafkaClient:
         self._clock = clock
         self._make_producer = make_producer
         self._log = limited(get_logger("postroom.kafka_client"))
+        self._end_readings: Callable[[], None] | None = None
         self._reset()
         _clients.add(self)
 
     def _reset(self) -> None:
-        """Set the state of a client that owns no producer and no thread: new, or on the far side of a fork."""
-        self._gate = threading.Lock()  # held while records are taken; closed during a purge
+        """Set the state of a client that owns no producer and no thread: new, or on the far side of a fork.
+
+        Locks are taken in this order: closing, purge, poll, gate.
+        """
+        self._close_lock = threading.Lock()
+        self._purge_lock = threading.Lock()
         self._poll_lock = threading.Lock()  # one poller at a time, so that reports are handled one by one
+        self._gate = threading.Lock()  # held while a record is taken
         self._wake = threading.Event()
         self._producer: Any = None
         self._thread: threading.Thread | None = None
+        self._poller = 0  # the thread that is handling reports now
         self._stopping = False
         self._closed = False
-        self._open: dict[int, _Taken] = {}
-        self._taken = 0
-        self._idle = False
-        self._connected: bool | None = None
-        self._connected_since = self._clock.monotonic()
-        self._last_problem = ""
+        self._emptying = False
         self._fatal = False
-        self._retries = 0
+        self._open: dict[int, _Taken] = {}
+        self._interrupted: deque[tuple[_Taken, Report]] = deque()
+        self._taken = 0
+        self._left = 0
+        self._idle = False
+        self._watch = self._new_watch()
+
+    def _new_watch(self) -> ConnectionWatch:
+        return ConnectionWatch(self._clock, self._metrics, self._log, self._sent_something_maybe)
 
     # -- life
 
     def start(self) -> None:
-        """Create the producer and its poll thread. Does not wait for a broker; calling it again does nothing."""
+        """Create the producer and its poll thread. Does not wait for a broker; calling it again does nothing.
+
+        Raises ConfigurationError when the client library refuses a setting, LifecycleError when closed.
+        """
         with self._gate:
             self._start_locked()
 
@@ -144,9 +153,15 @@ class KafkaClient:
             self._config = load_config()
         self._hand_over_after_s = self._config.delivery.hand_over_after_s
         self._producer = self._new_producer()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="postroom-poll", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="postroom-poll", daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            self._producer = None  # without somebody who polls it would take records and never report them
+            raise
+        self._thread = thread
+        if self._end_readings is None:
+            self._end_readings = self._metrics.add_source(self._readings)
 
     def _new_producer(self) -> Any:
         assert self._config is not None
@@ -155,23 +170,39 @@ class KafkaClient:
                 "the embedded broker is not running",
                 remedy="start postroom.streaming.embedded_broker.EmbeddedBroker and use its address",
             )
-        settings = producer_settings(self._config) | {"error_cb": self._on_error, "stats_cb": self._on_statistics}
-        return self._make_producer(settings, logger=_LibraryLog(self._log))
+        watch = self._watch = self._new_watch()
+        callbacks = {"error_cb": self._on_error, "stats_cb": watch.on_statistics}
+        try:
+            return self._make_producer(producer_settings(self._config) | callbacks, logger=_LibraryLog(self._log))
+        except KafkaException as exc:
+            raise ConfigurationError(
+                f"the Kafka client does not accept its settings: {exc.args[0].str()}",
+                remedy="mend the section producer of the configuration",
+            ) from exc
 
     def close(self, timeout_s: float = 20.0) -> None:
-        """Wait up to `timeout_s` seconds for what is on its way, report the rest as not delivered, let go."""
-        if self._closed:
-            return
-        if self._producer is not None:
-            if self.flush(timeout_s):
-                self.purge()
-            self._stopping = True
-            self._wake.set()
-            if self._thread is not None and self._thread is not threading.current_thread():
+        """Wait up to `timeout_s` seconds for what is on its way, report the rest as not delivered, let go.
+
+        Not for use in a report handler (LifecycleError).
+        """
+        self._refuse_in_handlers()
+        with self._close_lock:
+            with self._gate:
+                self._closed = True
+            if self._producer is None:
+                return
+            try:
+                if self.flush(timeout_s):
+                    self.purge()
+            finally:
+                self._stopping = True
+                self._wake.set()
+            if self._thread is not None:
                 self._thread.join(5.0)
-        with self._gate:
-            self._closed = True
-            self._producer = None
+            if self._end_readings is not None:
+                self._end_readings()
+            with self._gate:
+                self._producer = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -201,34 +232,43 @@ class KafkaClient:
             return self._publish_mapping(record)
         if on_done is None:
             raise TypeError("publish(record, on_done): a record needs somebody who hears its report")
-        refused: Report | None = None
         with self._gate:
-            if self._producer is None:
+            if self._producer is None or self._closed:
                 self._start_locked()
-            self._taken += 1
-            taken = _Taken(self, self._taken, record.topic, on_done, self._clock.monotonic())
-            taken.never_connected = self._connected is False
-            self._open[taken.number] = taken
-            try:
-                self._producer.produce(
-                    record.topic,
-                    record.value,
-                    record.key,
-                    headers=list(record.headers),
-                    timestamp=record.timestamp_ms,
-                    on_delivery=taken,
-                )
-            except BufferError:
-                del self._open[taken.number]
-                raise QueueFullError("the queue of unacknowledged records is full") from None
-            except KafkaException as exc:
-                refused = self._explain_on_the_spot(exc.args[0])
-            except (TypeError, ValueError, RuntimeError) as exc:
-                refused = Report(decide(-186), code=-186, detail=type(exc).__name__)
+            if self._emptying or self._fatal:
+                raise QueueFullError("the queue of unacknowledged records is being emptied")
+            number = self._taken = self._taken + 1
+            taken = _Taken(self, number, on_done, self._clock.monotonic())
+            taken.never_connected = self._watch.connected is False
+            self._open[number] = taken
+            refused = self._produce(record, taken)
         if self._idle:
             self._wake.set()
         if refused is not None:
             self.settle(taken, refused)
+        return None
+
+    def _produce(self, record: Record, taken: _Taken) -> Report | None:
+        """Hand the record to the client library; return the report of one that it refuses on the spot."""
+        try:
+            self._producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                headers=list(record.headers),
+                timestamp=record.timestamp_ms,
+                on_delivery=taken,
+            )
+        except KafkaException as exc:
+            return self._explain_on_the_spot(taken, exc.args[0])
+        except BufferError:
+            del self._open[taken.number]
+            raise QueueFullError("the queue of unacknowledged records is full") from None
+        except Exception as exc:  # noqa: BLE001 - the call itself was refused; whatever the reason, it is told
+            return Report(decide(_INVALID_ARG), code=_INVALID_ARG, detail=type(exc).__name__)
+        except BaseException:
+            self._open.pop(taken.number, None)  # a signal handler's: the caller tells that the record may be sent
+            raise
         return None
 
     def _publish_mapping(self, event: Mapping[str, object]) -> Delivered:
@@ -240,7 +280,9 @@ class KafkaClient:
             raise NotRepresentableError("the event cannot be written as JSON", remedy="use plain JSON types") from exc
         now_ms = self._clock.time_ms()
         event_id = EventIds().next(now_ms)
-        topic = next(iter(self._config["topics"].values()))
+        topic = next(iter(self._config.topics.values()), None)
+        if topic is None:
+            raise ConfigurationError("no topic is configured", remedy="name one under topics")
         record = Record(topic, None, value, (("ce_id", event_id.encode()),), event_id, now_ms)
         answered = threading.Event()
         reports: list[Report] = []
@@ -275,45 +317,70 @@ class KafkaClient:
         assert self._config is not None
         enough = self._config.producer.queue_max_messages * 99 // 100
         end = self._clock.monotonic() + timeout_s
-        before = len(self._open)
+        before = self._left
+        was_shut = self._emptying or self._fatal
         while True:
             self.serve()
             # The queue is bounded in bytes too: any record that left may have made the room.
-            if len(self._open) <= enough and (len(self._open) < before or not self._open):
+            changed = was_shut or self._left != before or not self._open
+            if changed and len(self._open) <= enough and not (self._emptying or self._fatal):
                 return True
-            if self._clock.monotonic() >= end:
+            if not self._clock.monotonic() < end:
                 return False
-            self._clock.sleep(0.002)
+            self._clock.sleep(_ROOM_CHECK_S)
 
     def flush(self, deadline_s: float) -> int:
-        """Wait up to `deadline_s` seconds until every record is reported; return how many are not."""
+        """Wait up to `deadline_s` seconds until every record is reported; return how many are not.
+
+        Not for use in a report handler (LifecycleError).
+        """
+        self._refuse_in_handlers()
         end = self._clock.monotonic() + deadline_s
-        while self._open and self._producer is not None:
+        while self._open:
             left = end - self._clock.monotonic()
-            if left <= 0:
+            producer = self._producer
+            if producer is None or not left > 0:
                 break
             with self._poll_lock:
-                self._guarded(self._producer.flush, min(0.1, left))
-        return len(self._open)
+                self._guarded(producer.flush, min(0.1, left))
+        unreported = len(self._open)
+        with self._poll_lock:  # a report that another thread has just taken out is handled once it lets go of this
+            return unreported or len(self._open)
 
     def purge(self) -> None:
-        """Give up on everything unacknowledged; each such record is reported before this returns."""
-        with self._gate:
-            if self._producer is None:
-                return
-            given_up = list(self._open.values())
-            if given_up:
-                self._log.warning(
-                    "records_given_up", operation="purge", count=len(given_up), last_problem=self._last_problem
-                )
-            self._producer.purge(in_queue=True, in_flight=True)
-            end = self._clock.monotonic() + _PURGE_REPORTS_S
-            while self._open and self._clock.monotonic() < end:
-                with self._poll_lock:
-                    self._poll(0.05)
+        """Give up on everything unacknowledged; each such record is reported before this returns.
+
+        Meanwhile nothing is taken. Not for use in a report handler (LifecycleError).
+        """
+        self._refuse_in_handlers()
+        with self._purge_lock:
+            with self._gate:  # from here on nobody is in the middle of producing
+                self._emptying = True
+                producer = self._producer
+            try:
+                if producer is not None:
+                    self._purge(producer)
+            finally:
+                self._emptying = False
+
+    def _purge(self, producer: Any) -> None:
+        if self._open:
+            self._log.warning(
+                "records_given_up", operation="purge", count=len(self._open), last_problem=self._watch.last_problem
+            )
+        self._guarded(lambda _: producer.purge(in_queue=True, in_flight=True), 0.0)
+        end = self._clock.monotonic() + _PURGE_REPORTS_S
+        while self._open and self._clock.monotonic() < end:
+            with self._poll_lock:
+                self._poll(0.05)
+        with self._poll_lock:
             for taken in list(self._open.values()):
                 self.settle(taken, Report(decide(PURGE_QUEUE), code=PURGE_QUEUE, detail="no report after a purge"))
-            self._clock.sleep(_PURGE_SETTLES_S)
+        self._clock.sleep(_PURGE_SETTLES_S)
+
+    def _refuse_in_handlers(self) -> None:
+        if self._poller == threading.get_ident():
+            raise LifecycleError("a report handler waits for reports", remedy="wait in another thread")
 
     # -- the poll thread
 
@@ -322,47 +389,62 @@ class KafkaClient:
         while not self._stopping:
             if not self._open:
                 self._idle = True
-                if not self._open:  # taken between the two lines above: then nobody saw `_idle`
+                if not self._open and not self._fatal:  # taken between two lines: then nobody saw `_idle`
                     self._wake.wait(_IDLE_WAIT_S)
                 self._idle = False
                 self._wake.clear()
             busy, seen = self._taken - seen >= _BUSY_RECORDS, self._taken
-            if busy:
-                self._clock.sleep(_BUSY_PAUSE_S)
-            with self._poll_lock:
-                self._poll(0 if busy else _POLL_S)
-            if self._fatal:
-                self._rebuild()
-            self._give_up_on_the_old()
+            try:
+                self._turn(busy=busy)
+            except Exception as exc:  # noqa: BLE001 - without this thread no record would ever be reported
+                self._metrics.record_error("poll_thread")
+                self._log.error("poll_thread_failed", operation="poll", error=type(exc).__name__)
+                self._clock.sleep(_TRY_AGAIN_S)
 
-    def _poll(self, timeout_s: float) -> None:
-        if self._producer is not None:
-            self._guarded(self._producer.poll, timeout_s)
-
-    def _guarded(self, call: Callable[[float], object], timeout_s: float) -> None:
-        """Call poll or flush; on a fatal error these two raise, and that is the only word of it."""
-        try:
-            call(timeout_s)
-        except (KafkaException, SystemError) as exc:
-            self._fatal = True
-            self._last_problem = type(exc).__name__
-
-    def _give_up_on_the_old(self) -> None:
-        try:
-            oldest = next(iter(self._open.values()), None)
-        except RuntimeError:  # a caller took a record in this very moment: look again next time
-            return
+    def _turn(self, *, busy: bool) -> None:
+        if busy:
+            self._clock.sleep(_BUSY_PAUSE_S)
+        with self._poll_lock:
+            self._poll(0 if busy else _POLL_S)
+        if self._fatal:
+            self._rebuild()
+        oldest = self._oldest()
         if oldest is not None and self._clock.monotonic() - oldest.taken_at > self._hand_over_after_s:
             self.purge()
 
+    def _poll(self, timeout_s: float) -> None:
+        producer = self._producer
+        if producer is not None:
+            self._guarded(producer.poll, timeout_s)
+
+    def _guarded(self, call: Callable[[float], object], timeout_s: float) -> None:
+        """Call poll, flush or purge; on a fatal error the first two raise, and that is the only word of it."""
+        self._poller = threading.get_ident()
+        try:
+            while self._interrupted:
+                self.settle(*self._interrupted.popleft())
+            call(timeout_s)
+        except (KafkaException, SystemError) as exc:
+            self._fatal = True
+            self._watch.last_problem = type(exc).__name__
+        finally:
+            self._poller = 0
+
+    def _oldest(self) -> _Taken | None:
+        try:
+            return next(iter(self._open.values()), None)
+        except RuntimeError:  # a caller took a record in this very moment: look again next time
+            return None
+
     def _rebuild(self) -> None:
         """Put a new producer in the place of one that met a fatal error; what it had taken is reported."""
-        self._log.error("producer_fatal", operation="rebuild", open=len(self._open), error=self._last_problem)
+        self._log.error("producer_fatal", operation="rebuild", open=len(self._open), error=self._watch.last_problem)
         self._metrics.record_error("producer_fatal")
         self.purge()
-        with self._gate, self._poll_lock:
-            self._producer = self._new_producer()
+        with self._poll_lock, self._gate:
+            old, self._producer = self._producer, self._new_producer()
             self._fatal = False
+        del old  # here, where nobody waits for it
 
     # -- what librdkafka says (called from inside poll; nothing here may raise)
 
@@ -370,20 +452,26 @@ class KafkaClient:
         """Turn a negative delivery report into ours, with what is known about the connections."""
         code = error.code()
         decision = decide(code, fatal=error.fatal())
-        if code == PURGE_QUEUE and taken.never_connected and self._connected is False:
+        if code == PURGE_QUEUE and taken.never_connected and self._watch.connected is False:
             decision = was_never_sent(decision)
         if decision.rebuild:
             self._fatal = True
         detail = error.name() or "unknown"
-        if self._last_problem and decision.reason is FailedReason.KAFKA_UNAVAILABLE:
-            detail = f"{detail} after {self._last_problem}"
+        if self._watch.last_problem and decision.reason is FailedReason.KAFKA_UNAVAILABLE:
+            detail = f"{detail} after {self._watch.last_problem}"
         return Report(decision, code=code, detail=detail)
 
-    def _explain_on_the_spot(self, error: KafkaError) -> Report:
-        """Explain what `produce` itself refused: whatever it says, this record was never sent."""
+    def _explain_on_the_spot(self, taken: _Taken, error: KafkaError) -> Report:
+        """Explain what `produce` itself refused: whatever it says, this record was never sent.
+
+        After a fatal error the next producer can take it: then it counts as not taken (QueueFullError).
+        """
         decision = decide(error.code(), fatal=error.fatal() or error.code() == FATAL)
         if decision.rebuild:
+            del self._open[taken.number]
             self._fatal = True
+            self._wake.set()
+            raise QueueFullError("the producer is being made anew")
         return Report(was_never_sent(decision), code=error.code(), detail=error.name() or "unknown")
 
     def settle(self, taken: _Taken, report: Report) -> None:
@@ -391,63 +479,42 @@ class KafkaClient:
         if self._open.pop(taken.number, None) is None:
             self._metrics.record_error("second_report")
             return
-        if report.code:
-            self._metrics.record_error(report.detail.split(" ", 1)[0].lower())
         try:
+            self._left += 1
+            if report.code:
+                self._metrics.record_error(report.detail.split(" ", 1)[0].lower())
             taken.on_done(report)
         except Exception as exc:  # noqa: BLE001 - an error here would surface from another caller's poll: log and count it
             self._metrics.record_error("report_handler")
             self._log.error("report_handler_failed", operation="report", error=type(exc).__name__)
+        except BaseException:  # a signal handler's, Ctrl-C for one: it goes on up, and the report is handled again
+            self._open[taken.number] = taken
+            self._interrupted.append((taken, report))
+            raise
 
     def _on_error(self, error: KafkaError) -> None:
-        name = error.name() or "unknown"
-        self._last_problem = name
         if error.fatal():
             self._fatal = True
-        if error.code() == ALL_BROKERS_DOWN:
-            self._set_connected(connected=False)
-        if "in state UP" in error.str():
-            self._sent_something_maybe()
-        self._metrics.record_connection_failure()
-        self._log.warning("broker_unavailable", operation="connect", error=name)
-
-    def _on_statistics(self, text: str) -> None:
-        with contextlib.suppress(
-            ValueError, KeyError, TypeError, AttributeError
-        ):  # a statistic is never worth an error
-            brokers = json.loads(text)["brokers"].values()
-            states = [broker["state"] for broker in brokers if broker["nodeid"] >= 0 or broker["source"] != "logical"]
-            if "UP" in states:
-                self._set_connected(connected=True)
-                self._last_problem = ""
-            elif self._connected:
-                self._set_connected(connected=False)
-            retries = sum(broker["txretries"] for broker in brokers)
-            if retries > self._retries:
-                self._metrics.record_retry(retries - self._retries)
-            self._retries = retries
-
-    def _set_connected(self, *, connected: bool) -> None:
-        if connected is not self._connected:
-            self._connected = connected
-            self._connected_since = self._clock.monotonic()
-            if connected:
-                self._sent_something_maybe()
+        self._watch.on_error(error)
 
     def _sent_something_maybe(self) -> None:
         """Note that a connection is, or was for a moment, up: from now on no open record is known to be unsent."""
         for taken in list(self._open.values()):
             taken.never_connected = False
 
-    # -- for health
+    # -- for health and metrics
 
     def connection(self) -> tuple[bool | None, float, str]:
         """Return whether a broker connection is up (None: not known yet), for how many seconds, the last problem."""
-        return self._connected, self._clock.monotonic() - self._connected_since, self._last_problem
+        return self._watch.state()
 
     def alive(self) -> bool:
         """Return whether the poll thread lives, or has not been needed yet."""
         return self._thread is None or self._thread.is_alive()
+
+    def _readings(self) -> Iterator[Reading]:
+        yield Reading(CLIENT_QUEUE_MESSAGES, len(self._open))
+        yield Reading(CLIENT_QUEUE_BYTES, self._watch.queue_bytes)
 
     # -- fork
 

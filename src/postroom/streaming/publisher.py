@@ -105,22 +105,3 @@ def publish_error(topic: str, report: Report) -> PublishError:
             return ProducerFatalError(f"the producer gave up, {where}", remedy="send the record again")
         case _:
             return PublishError(f"the record was not published to {where}")
-
-
-def publish_error(topic: str, report: Report) -> PublishError:
-    """Return the exception that says what `report` says about a record for `topic`."""
-    reason = report.decision.reason
-    where = f"{topic}: {report.detail}"
-    match reason:
-        case DeadLetterReason.MESSAGE_TOO_LARGE:
-            return RecordTooLargeError(f"the record is too large for {where}", remedy="send less in one event")
-        case FailedReason.TOPIC_MISSING:
-            return TopicNotFoundError(f"no topic {where}", remedy="create it: postroom topics create")
-        case FailedReason.NOT_AUTHORIZED:
-            return AuthorizationError(f"not allowed to write to {where}", remedy="check user, password and ACLs")
-        case FailedReason.KAFKA_UNAVAILABLE:
-            return KafkaConnectionError(f"no broker took the record for {where}", remedy="check broker in kafka.yaml")
-        case FailedReason.PRODUCER_FATAL:
-            return ProducerFatalError(f"the producer gave up, {where}", remedy="send the record again")
-        case _:
-            return PublishError(f"the record was not published to {where}")

@@ -118,7 +118,7 @@ class Broker(StackServer):
         After a restart the metadata names it at once, from its log, a good while before it takes the lead.
         """
         from confluent_kafka import KafkaException, TopicPartition
-        from confluent_kafka.admin import OffsetSpec
+        from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # public, but not re-exported
 
         led = [
             TopicPartition(topic.topic, number)
@@ -129,7 +129,8 @@ class Broker(StackServer):
         if not led:
             return True
         admin = self._admin()
-        answers = admin.list_offsets({one: OffsetSpec.latest() for one in led}, request_timeout=_ASK_TIMEOUT_S)
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the library's own omission
+        answers = admin.list_offsets(dict.fromkeys(led, latest), request_timeout=_ASK_TIMEOUT_S)
         try:
             for answer in answers.values():
                 answer.result(2 * _ASK_TIMEOUT_S)
