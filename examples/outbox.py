@@ -38,8 +38,8 @@ def relay(db: sqlite3.Connection, post: ProducerService, batch: int = 1000) -> i
     """
     rows = db.execute("SELECT number, event_id, type, event FROM outbox ORDER BY number LIMIT ?", (batch,)).fetchall()
     receipts = [
-        (number, post.publish_event(event, event_type=kind, event_id=event_id))
-        for number, event_id, kind, event in rows
+        (number, post.publish_event(event, event_type=event_type, event_id=event_id))
+        for number, event_id, event_type, event in rows
     ]
     done = 0
     for number, receipt in receipts:

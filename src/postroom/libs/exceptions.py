@@ -31,6 +31,9 @@
     |- ReceiptTimeoutError           the outcome is not known yet (also a TimeoutError)
     |- LifecycleError                misuse: closed, not started, wrong process
     |- JournalError                  the journal of accepted events cannot be read or written
+    |- SpoolError                    the spool did not keep a record
+    |  |- SpoolFullError             retriable after `retry_after_s`
+    |  |- SpoolUnavailableError      retriable after `retry_after_s`
     |- StackError                    the local Kafka or registry did not come up
 
 `code` is stable and meant for machines; `retriable` says whether the same call can succeed later;
@@ -265,6 +268,36 @@ class JournalError(PostroomError):
     """The journal of accepted events could not be opened, written or read."""
 
     code = "journal_failed"
+
+
+class SpoolError(PostroomError):
+    """The spool did not keep a record, or could not be opened or read.
+
+    `retry_after_s` is when trying again makes sense, in seconds; None where waiting cannot help. `may_resurface` says
+    that the record may be on the disk all the same and come back at the next start: then nobody may be told that
+    nothing of it will be published.
+    """
+
+    code = "spool_error"
+
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, may_resurface: bool = False, remedy: str = ""
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.retry_after_s = retry_after_s
+        self.may_resurface = may_resurface
+
+
+class SpoolFullError(SpoolError):
+    """There is no room in the spool or on its disk. What is in it is safe and goes on being sent."""
+
+    code, retriable = "spool_full", True
+
+
+class SpoolUnavailableError(SpoolError):
+    """The disk of the spool does not work, or cannot be written to."""
+
+    code, retriable = "spool_unavailable", True
 
 
 class StackError(PostroomError):

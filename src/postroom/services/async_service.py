@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from postroom.libs.event import RefusedReason
-from postroom.services.producer_service import ProducerService
+from postroom.services.producer_service import QUEUE_FULL_RETRY_S, ProducerService, check_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +69,7 @@ class AsyncProducerService:
         `timeout` bounds the waiting for pace and room only. An event that is on its way stays on its way when the
         await is cancelled; cancelled while it waits for its pace, it is refused and never sent.
         """
+        check_timeout(timeout)
         service = self.service
         if not service.running:
             await self.start()
@@ -79,21 +80,34 @@ class AsyncProducerService:
 
     async def _send(self, item: Item, timeout_s: float) -> None:
         service = self.service
-        limiter = service.parts.limiter
         loop = asyncio.get_running_loop()
-        end = loop.time() + timeout_s
         try:
-            if not limiter.acquire() and not await limiter.acquire_async(timeout_s):
-                service.settlement.refuse(item, RefusedReason.RATE_LIMITED, limiter.retry_after())
+            # Nobody is overtaken: a token is there at once only when nobody waits for one.
+            paced = service.parts.limiter.acquire()
+            if paced and service.try_send(item):
+                return
+            end = loop.time() + timeout_s
+            if not paced and not await self._wait_for_pace(item, timeout_s):
                 return
             while not service.try_send(item):
-                if loop.time() >= end:
-                    service.refuse_for_want_of_room(item)
+                if not loop.time() < end:
+                    service.refuse(item, RefusedReason.QUEUE_FULL, QUEUE_FULL_RETRY_S)
                     return
                 await asyncio.sleep(_ROOM_CHECK_S)
-        except asyncio.CancelledError:
-            service.settlement.refuse(item, RefusedReason.RATE_LIMITED, 0.0, "cancelled before it was sent")
+        except BaseException:  # cancelled, or cut short by a signal handler
+            service.cut_short(item)
             raise
+        finally:
+            service.leave_door(item)
+
+    async def _wait_for_pace(self, item: Item, timeout_s: float) -> bool:
+        service, loop = self.service, asyncio.get_running_loop()
+        limiter, began = service.parts.limiter, loop.time()
+        if not await limiter.acquire_async(timeout_s):
+            service.refuse(item, RefusedReason.RATE_LIMITED, limiter.retry_after())
+            return False
+        service.count_pace_wait(loop.time() - began)
+        return True
 
 
 async def _outcome(receipt: Receipt) -> Outcome:

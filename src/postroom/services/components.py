@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import threading
 from typing import TYPE_CHECKING, Protocol
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from postroom.streaming.publisher import Publisher
 
 _ASK_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
+_JOIN_S = 0.5  # a question that is just being asked is not waited for: the closed client ends it
 
 
 class Registry(Protocol):
@@ -103,8 +105,8 @@ class Components:
             name, action = self._stop_actions.pop()
             try:
                 action()
-            except PostroomError as exc:
-                self._log.error("stop_failed", operation="stop", part=name, error=exc.code)
+            except Exception as exc:  # noqa: BLE001 - whatever one part does, the others are stopped
+                self._log.error("stop_failed", operation="stop", part=name, error=type(exc).__name__)
 
     # -- the parts
 
@@ -120,9 +122,10 @@ class Components:
                 registry = registry.model_copy(update={"url": "embedded"})
             config = config.model_copy(update={"broker": broker.bootstrap})
         if registry.url == "embedded" and self._registry is None:
-            folder = tempfile.TemporaryDirectory(prefix="postroom-registry-")
-            self._stop_actions.append(("embedded registry", folder.cleanup))
-            registry = registry.model_copy(update={"url": folder.name, "auto_register": True})
+            # No TemporaryDirectory: a forked child would remove the parent's folder when it frees its copy.
+            folder = tempfile.mkdtemp(prefix="postroom-registry-")
+            self._stop_actions.append(("embedded registry", lambda: shutil.rmtree(folder, ignore_errors=True)))
+            registry = registry.model_copy(update={"url": folder, "auto_register": True})
         self.config = config.model_copy(update={"schema_registry": registry})
 
     def _open_lanes(self) -> None:
@@ -148,9 +151,11 @@ class Components:
         self._open_registry()
         waiting = self._ask_registry(list(self.lanes.values()))
         if waiting:
-            threading.Thread(
+            asking = threading.Thread(
                 target=self._ask_until_answered, args=(waiting,), name="postroom-registry", daemon=True
-            ).start()
+            )
+            asking.start()
+            self._stop_actions.append(("registry thread", lambda: asking.join(_JOIN_S)))
 
     def _open_registry(self) -> None:
         if self._registry is None:
@@ -174,7 +179,7 @@ class Components:
             subject = subject_name(settings.subject_strategy, lane.topic, lane.contract.record_name)
             ask = self._registry.register if settings.auto_register else self._registry.lookup
             try:
-                lane.use_schema_id(ask(subject, lane.contract.schema_json))
+                lane.use_schema_id(ask(subject, lane.contract.schema_json), settings.url)
             except SubjectNotFoundError as exc:
                 raise ConfigurationError(
                     f"contract {lane.name} version {lane.contract.version} is not registered under {subject}",
@@ -196,10 +201,13 @@ class Components:
             tries += 1
             try:
                 waiting = self._ask_registry(waiting)
-            except PostroomError as exc:
+            except Exception as exc:  # noqa: BLE001 - what ends this thread would leave the lanes closed for good
+                if self._stopping.is_set():
+                    return
                 # The registry is back and says no: that needs a person, but maybe one who registers right now.
-                self.registry_problem = exc.code
-                self._log.error("contract_unavailable", operation="start", error=exc.code, remedy=exc.remedy)
+                told = exc if isinstance(exc, PostroomError) else PostroomError(type(exc).__name__)
+                self.registry_problem = told.code
+                self._log.error("contract_unavailable", operation="start", error=told.code, remedy=told.remedy)
 
     def _create_topics(self) -> None:
         if self._publisher is not None or not (self.embedded or self.config.contracts.create_topics):

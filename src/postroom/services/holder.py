@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from postroom.libs.event import Failed, FailedReason, Outcome
+from postroom.libs.event import Failed, FailedReason
 
 if TYPE_CHECKING:
-    from postroom.libs.event import Record
+    from postroom.libs.event import Record, Spooled
     from postroom.streaming.publisher import Report
 
 
 class Holder(Protocol):
     """Decides the outcome of a record that came back from the publisher undelivered."""
 
-    def hold(self, record: Record, report: Report) -> Outcome:
+    def hold(self, record: Record, report: Report) -> Spooled | Failed:
         """Keep the record and return Spooled, or return Failed. Called where reports arrive: never waits for Kafka."""
         ...
 

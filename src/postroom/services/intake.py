@@ -14,7 +14,7 @@ from postroom.libs.event import (
     RefusedReason,
     is_event_id,
 )
-from postroom.libs.exceptions import DecodeError
+from postroom.libs.exceptions import DecodeError, NotRepresentableError
 from postroom.services.item import Item
 from postroom.services.lane import HeadersInput, Lane, MetadataError, checked_headers, key_bytes
 from postroom.services.receipt import Receipt
@@ -78,21 +78,19 @@ class Intake:
         item = Item(Receipt(event_id), book, self._clock.monotonic(), self._settlement.on_report)
         item.user_headers = user_headers
         item.attempt = attempt
-        book.receive(item.receipt)
-        if problem:
-            self._settlement.refuse(item, RefusedReason.INVALID_METADATA, detail=problem)
-        elif lane is None:
-            known = ", ".join(sorted(self._parts.lanes)) or "none"
-            self._settlement.refuse(item, RefusedReason.UNKNOWN_EVENT_TYPE, detail=f"known contracts: {known}")
-        elif lane.schema_id is None:
-            detail = f"the registry has not named the schema of {lane.name} yet"
-            self._settlement.refuse(item, RefusedReason.CONTRACT_UNAVAILABLE, 1.0, detail)
-        else:
-            item.lane = lane
-            try:
+        try:
+            book.receive(item.receipt)
+            if not problem and lane is not None and lane.schema_id is not None:
+                item.lane = lane
                 self._make_record(item, lane, event, key_sent, timestamp)
-            except Exception as exc:  # noqa: BLE001 - a defect of ours must not lose the event: it fails, and says so
+            else:
+                self._refuse(item, lane, problem)
+        except Exception as exc:  # noqa: BLE001 - a defect of ours must not lose the event: it fails, and says so
+            self._settlement.fail_for_defect(item, "admit", exc)
+        except BaseException as exc:  # a signal handler's, Ctrl-C for one: it goes on up, the books stay right
+            if book.is_open(item.receipt):
                 self._settlement.fail_for_defect(item, "admit", exc)
+            raise
         return item
 
     def _from_headers(
@@ -115,6 +113,16 @@ class Intake:
         )
         return event_type or own.get("ce_type"), event_id or own.get("ce_id"), rest
 
+    def _refuse(self, item: Item, lane: Lane | None, problem: str) -> None:
+        if problem:
+            self._settlement.refuse(item, RefusedReason.INVALID_METADATA, detail=problem)
+        elif lane is None:
+            known = ", ".join(sorted(self._parts.lanes)) or "none"
+            self._settlement.refuse(item, RefusedReason.UNKNOWN_EVENT_TYPE, detail=f"known contracts: {known}")
+        else:
+            detail = f"the registry has not named the schema of {lane.name} yet"
+            self._settlement.refuse(item, RefusedReason.CONTRACT_UNAVAILABLE, 1.0, detail)
+
     def _make_record(
         self, item: Item, lane: Lane, event: Event | bytes | str, key: bytes | None, timestamp: int | None
     ) -> None:
@@ -122,6 +130,9 @@ class Intake:
         item.raw = original if isinstance(original, bytes) else None
         try:
             read = lane.read(original)
+        except NotRepresentableError as exc:
+            self._settlement.refuse(item, RefusedReason.NOT_REPRESENTABLE, detail=exc.message)
+            return
         except DecodeError:
             reason, found = DeadLetterReason.DECODE_FAILED, tuple(lane.problems(original))
             self._settlement.make_dead_letter(item, original, reason, Stage.DECODE, key=key, violations=found)
@@ -135,9 +146,7 @@ class Intake:
             return
         now_ms = self._clock.time_ms() if timestamp is None else timestamp
         event_id = item.receipt.event_id
-        headers: Headers = (("ce_id", event_id.encode()), *item.user_headers)
-        if item.attempt > 1:
-            headers = (*headers, ("x-attempt", str(item.attempt).encode()))
+        headers = (*lane.headers(event_id, now_ms, item.attempt), *item.user_headers)
         item.record = Record(lane.topic, key, value, headers, event_id, now_ms, item.attempt)
 
 

@@ -19,7 +19,8 @@ class Item:
 
     `record` is what is to be sent, None when the outcome was clear without sending. `dead_letter_reason` is set
     once that record is a dead letter. `attempt` is above 1 for a repeat that postroom causes. `raw` holds the bytes
-    of an event that was handed in as bytes. Times are seconds of the service's monotonic clock.
+    of an event that was handed in as bytes. `sequence` is 0 until the publisher has taken the record. `last_report` is
+    the report that is being, or has been, dealt with. Times are seconds of the service's monotonic clock.
     """
 
     __slots__ = (
@@ -27,9 +28,9 @@ class Item:
         "attempt",
         "book",
         "dead_letter_reason",
-        "event_type",
         "handed_in",
         "lane",
+        "last_report",
         "raw",
         "receipt",
         "record",
@@ -45,7 +46,6 @@ class Item:
         self.book = book
         self.handed_in = handed_in
         self.lane: Lane | None = None
-        self.event_type = ""
         self.record: Record | None = None
         self.raw: bytes | None = None
         self.user_headers: Headers = ()
@@ -53,6 +53,7 @@ class Item:
         self.violations: tuple[Violation, ...] = ()
         self.sequence = 0
         self.attempt = 1
+        self.last_report: Report | None = None
         self._on_report = on_report
 
     def report(self, report: Report) -> None:

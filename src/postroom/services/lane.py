@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from postroom.libs.event import Violation
-from postroom.libs.exceptions import DecodeError
+from postroom.libs.exceptions import DecodeError, NotRepresentableError
 from postroom.schemas.avro_codec import frame
 from postroom.schemas.json_reader import from_json, read_json
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 HeadersInput = Mapping[str, "str | bytes"] | tuple[tuple[str, "str | bytes"], ...] | list[tuple[str, "str | bytes"]]
 """What callers may hand in as headers: a mapping or pairs; text is sent as UTF-8."""
 
-_RESERVED = ("ce_", "dlq.", "__connect.", "x-attempt")
+_RESERVED = ("ce_", "dlq.", "__connect.", "x-attempt", "content-type")
 _MAX_HEADERS = 100
 
 
@@ -49,7 +50,9 @@ class Lane:
 
     __slots__ = (
         "_codec",
+        "_fixed_headers",
         "_prefix",
+        "_source",
         "_validator",
         "book",
         "contract",
@@ -71,18 +74,47 @@ class Lane:
         self._validator = validator
         self._codec = contract.codec
         self._prefix = b""
+        self._source = config.producer.client_id
+        self._fixed_headers: Headers = ()
 
-    def use_schema_id(self, schema_id: int) -> None:
-        """Open the lane: from now on records carry this schema id."""
+    def use_schema_id(self, schema_id: int, registry_url: str = "") -> None:
+        """Open the lane: from now on records carry this schema id; `registry_url` says where it can be looked up."""
         self._prefix = frame(schema_id)
+        if self.contract.headers == "cloudevents":
+            self._fixed_headers = (
+                ("ce_specversion", b"1.0"),
+                ("ce_type", self.name.encode()),
+                ("ce_source", f"/postroom/{self._source}".encode()),
+                ("ce_dataschema", f"{registry_url.rstrip('/')}/schemas/ids/{schema_id}".encode()),
+                ("content-type", b"application/avro"),
+            )
         self.schema_id = schema_id
 
+    def headers(self, event_id: str, timestamp_ms: int, attempt: int) -> Headers:
+        """Return postroom's own headers of a record: `ce_id` always, the rest of CloudEvents where the contract asks.
+
+        CloudEvents 1.0, Kafka protocol binding, binary mode. Each header costs about 0.5 us inside the client library.
+        """
+        own: Headers = (("ce_id", event_id.encode()),)
+        if self._fixed_headers:
+            moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds")
+            own = (*own, *self._fixed_headers, ("ce_time", moment.replace("+00:00", "Z").encode()))
+        return own if attempt == 1 else (*own, ("x-attempt", str(attempt).encode()))
+
     def read(self, event: Event | bytes) -> object:
-        """Return what is to be checked: a mapping as a dict, JSON read by the contract. Raises DecodeError."""
+        """Return what is to be checked: a mapping as a dict, JSON read by the contract.
+
+        Raises DecodeError for what is no JSON, NotRepresentableError for a mapping that cannot be read.
+        """
         if isinstance(event, bytes):
             return from_json(self.contract, read_json(event))
         # The check takes exactly dicts, inside an event as well; only its own container may be any mapping.
-        return event if type(event) is dict else dict(event)
+        if type(event) is dict:
+            return event
+        try:
+            return dict(event)
+        except Exception as exc:
+            raise NotRepresentableError(f"the mapping raised {type(exc).__name__} when it was read") from exc
 
     def problems(self, event: Event | bytes) -> list[Violation]:
         """Return every reason why the event cannot be published as it is; none for an event that can."""
@@ -135,7 +167,7 @@ def checked_headers(headers: HeadersInput, max_bytes: int) -> Headers:
 
     Raises TypeError for a wrong type, MetadataError for more than 100 headers or `max_bytes` bytes of names and values
     (a dead letter must have room for them beside its own), an empty, long or reserved name
-    (`ce_`, `dlq.`, `__connect.`, `x-attempt` are postroom's), or text that is not valid UTF-8.
+    (`ce_`, `dlq.`, `__connect.`, `x-attempt`, `content-type` are postroom's), or text that is not valid UTF-8.
     """
     pairs: Iterable[tuple[object, object]] = headers.items() if isinstance(headers, Mapping) else headers
     checked: list[tuple[str, bytes]] = []
@@ -146,7 +178,7 @@ def checked_headers(headers: HeadersInput, max_bytes: int) -> Headers:
             if not name or len(name.encode()) > 256:
                 raise MetadataError("a header's name must have 1 to 256 bytes")
             if name.startswith(_RESERVED):
-                raise MetadataError("header names beginning with ce_, dlq., __connect. and x-attempt are reserved")
+                raise MetadataError("headers named ce_*, dlq.*, __connect.*, x-attempt, content-type are postroom's")
             checked.append((name, value.encode() if isinstance(value, str) else value))
         except UnicodeEncodeError:
             raise MetadataError("a header is not valid text") from None

@@ -6,10 +6,8 @@ written once: the asyncio face, files, replays and the command line all come thr
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
-import weakref
 from typing import TYPE_CHECKING, Self
 
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
@@ -23,14 +21,16 @@ from postroom.services.components import Components, Registry
 from postroom.services.holder import FailHolder, Holder
 from postroom.services.intake import Intake
 from postroom.services.ledger import Ledger
+from postroom.services.process_life import close_at_worker_exit, take_care_of
 from postroom.services.receipt import CALLBACKS
 from postroom.services.settlement import Settlement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from postroom.libs.event import Event
+    from postroom.observability.metrics import Reading
     from postroom.schemas.data_contracts import Contract
     from postroom.services.batch import BatchResult
     from postroom.services.item import Item
@@ -42,9 +42,12 @@ if TYPE_CHECKING:
 
 # Records between two inline polls of a producing caller, and the wait that is suggested when the queue is full.
 _SERVE_EVERY = 128
-_QUEUE_FULL_RETRY_S = 1.0
+QUEUE_FULL_RETRY_S = 1.0
 
-_services: weakref.WeakSet[ProducerService] = weakref.WeakSet()
+# How long closing waits for callers who are just handing an event in; that takes microseconds.
+_ADMISSION_S = 1.0
+
+_never_freed: list[Components] = []  # in a forked child: the parent's, whose threads and sockets live there
 
 
 class ProducerService:
@@ -53,7 +56,8 @@ class ProducerService:
     Without arguments the settings are found by `load_config()`: `POSTROOM_CONFIG`, `./kafka.yaml`,
     `./config/kafka.yaml`, packaged defaults. Nothing is opened before `start()`, which the context manager and
     the first event call. Safe to use from several threads. After a fork the child starts anew at its first event,
-    with books of its own; the parent's open events stay the parent's.
+    with books of its own and without the journal; the parent's open events stay the parent's. A service that was
+    not closed is closed when the interpreter ends, or the worker process of `multiprocessing` it lives in.
 
     The other arguments are for tests and special wiring: a publisher, a registry, contracts, a limiter, a journal of
     accepted events, a holder for undelivered records, a clock, a set of metrics.
@@ -81,8 +85,9 @@ class ProducerService:
         self._holder = holder or FailHolder()
         self._clock = clock
         self._metrics = metrics
+        self._end_readings: Callable[[], None] | None = None
         self._reset()
-        _services.add(self)
+        take_care_of(self)
 
     def _reset(self) -> None:
         """Set the state of a service that has not started: new, or on the far side of a fork."""
@@ -91,6 +96,9 @@ class ProducerService:
         self._sequence = 0
         self._running = False
         self._closed = False
+        self._ended = False
+        self._admitting: set[int] = set()  # threads inside `admit`
+        self._at_the_door: set[Item] = set()  # admitted, and somebody is about to hand them over
         self._parts: Components | None = None
         self._intake: Intake | None = None
         self.ledger = Ledger()
@@ -118,9 +126,9 @@ class ProducerService:
         is wrong, LifecycleError when the service is closed. A registry that does not answer stops nothing: events
         are refused as `contract_unavailable` until it does.
         """
+        self._refuse_if_closed()  # before the lock, which closing holds for long
         with self._life_lock:
-            if self._closed:
-                raise LifecycleError("this producer service is closed", remedy="make a new one")
+            self._refuse_if_closed()
             if self._running:
                 return self
             parts = Components(
@@ -136,34 +144,67 @@ class ProducerService:
             parts.start()
             self._parts = parts
             self._intake = Intake(parts, self.ledger, self.settlement, self._clock)
-            self._end_metrics = self._metrics.add_source(self.ledger.readings)
+            if self._end_readings is None:  # a forked child has its parent's source, which reads the new ledger
+                self._end_readings = self._metrics.add_source(self._readings)
+            close_at_worker_exit()
             self._running = True
         return self
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise LifecycleError("this producer service is closed", remedy="make a new one")
+
+    def _readings(self) -> Iterator[Reading]:
+        return self.ledger.readings()
 
     def close(self, timeout_s: float | None = None) -> None:
         """Take no more events, wait for those on their way, let go of everything.
 
         What is not acknowledged within `timeout_s` seconds (default `delivery.close_timeout_s`) ends as the holder
-        decides; every receipt has its outcome when this returns. Calling it again does nothing.
+        decides; every receipt has its outcome when this returns. Calling it again does nothing; when Ctrl-C cut it
+        short, it goes on. Not for use in a signal handler: raise an exception there (`sys.exit`), and close where it
+        arrives.
         """
         with self._life_lock:
-            if self._closed:
-                return
+            parts = self._parts
             self._closed = True
-            if not self._running:
+            if self._ended or parts is None:
                 return
-            with self._order_lock:  # whoever is sending right now has sent; who comes later sees it closed
-                self._running = False
-            parts = self.parts
             patience_s = parts.config.delivery.close_timeout_s if timeout_s is None else timeout_s
-            end = self._clock.monotonic() + patience_s
-            self._finish_open_events(parts.publisher, end)
-            parts.publisher.close(0.0)
-            self.settlement.stop()
-            self._disown_the_lost()
-            CALLBACKS.drain(max(0.1, end - self._clock.monotonic()))
-            self._end_metrics()
-            parts.stop()
+            end = self._clock.monotonic() + (patience_s if patience_s > 0 else 0.0)
+            try:
+                self._stop_taking()
+                self._finish_open_events(parts.publisher, end)
+            finally:
+                self._let_go(parts)
+            self._ended = True
+        # Without the lock: a user's callback that is waited for here may call this service.
+        CALLBACKS.drain(max(0.1, end - self._clock.monotonic()))
+
+    def _stop_taking(self) -> None:
+        """From here on nothing goes to the publisher; who stands at the door with an event is turned away."""
+        with self._order_lock:  # whoever is sending right now has sent; who comes later sees it closed
+            self._running = False
+        end = self._clock.monotonic() + _ADMISSION_S
+        while self._admitting and self._clock.monotonic() < end:
+            self._clock.sleep(0.001)
+        with self._order_lock:
+            for item in list(self._at_the_door):
+                self._turn_away(item)
+
+    def _turn_away(self, item: Item) -> None:
+        """Tell an event that was not sent that it will not be; the order lock is held."""
+        if not item.sequence and not item.receipt.done():
+            detail = "the service was closed"
+            self.settlement.fail(item, Failed(FailedReason.CLOSED, may_be_in_kafka=False, detail=detail))
+
+    def _let_go(self, parts: Components) -> None:
+        parts.publisher.close(0.0)
+        self.settlement.stop()
+        self._disown_the_lost()
+        if self._end_readings is not None:
+            self._end_readings()
+        parts.stop()
 
     def _finish_open_events(self, publisher: Publisher, end: float) -> None:
         """Wait until nothing is on its way: not with the publisher, and not from there to the dead letters."""
@@ -173,7 +214,8 @@ class ProducerService:
             if unsent and left <= 0:
                 get_logger("postroom.producer_service").warning("closed_too_early", operation="close", count=unsent)
                 publisher.purge()
-            if not self.settlement.repairing() and not publisher.in_flight():
+            # In this order: a repaired record goes from the repairs to the publisher, never back.
+            if not self.settlement.repairing() and not publisher.flush(0.0):
                 return
             self._clock.sleep(0.002)
 
@@ -183,6 +225,7 @@ class ProducerService:
             log = get_logger("postroom.producer_service")
             log.error("events_unaccounted", operation="close", count=len(orphans))
         for receipt in orphans:
+            self._metrics.record_error("unaccounted")
             receipt.resolve(Failed(FailedReason.UNACCOUNTED, may_be_in_kafka=True, detail="its report never came"))
 
     def __enter__(self) -> Self:
@@ -227,6 +270,7 @@ class ProducerService:
         Raises only for misuse: TypeError for an argument of a wrong kind, LifecycleError when closed, and what
         `start()` raises when this is the first event.
         """
+        check_timeout(timeout)
         item = self.admit(event, event_type, key, event_id, timestamp, headers)
         self.hand_over(item, timeout)
         return item.receipt
@@ -235,16 +279,38 @@ class ProducerService:
         """Steps 3 to 5: wait up to `timeout` seconds for pace and room, then publish what was admitted."""
         if item.record is None:
             return
+        try:
+            paced = self.parts.limiter.acquire()
+            if paced and self.try_send(item):
+                return
+            end = self._clock.monotonic() + timeout
+            if paced or self._wait_for_pace(item, timeout):
+                self._wait_for_room(item, end)
+        except BaseException:  # a signal handler's, Ctrl-C for one: it goes on up, the event gets its outcome
+            self.cut_short(item)
+            raise
+        finally:
+            self.leave_door(item)
+
+    def _wait_for_pace(self, item: Item, timeout: float) -> bool:
         limiter = self.parts.limiter
-        end = self._clock.monotonic() + timeout
+        began = self._clock.monotonic()
         if not limiter.acquire(timeout):
-            self.settlement.refuse(item, RefusedReason.RATE_LIMITED, limiter.retry_after())
-        else:
-            while not self.try_send(item):
-                left = end - self._clock.monotonic()
-                if left <= 0 or not self.parts.publisher.wait_for_room(left):
-                    self.refuse_for_want_of_room(item)
-                    break
+            self.refuse(item, RefusedReason.RATE_LIMITED, limiter.retry_after())
+            return False
+        self.count_pace_wait(self._clock.monotonic() - began)
+        return True
+
+    def count_pace_wait(self, seconds: float) -> None:
+        """Count an event that had to wait for its pace."""
+        self._metrics.record_rate_limit_wait(seconds)
+
+    def _wait_for_room(self, item: Item, end: float) -> None:
+        while not self.try_send(item):
+            left = end - self._clock.monotonic()
+            if not left > 0 or not self.parts.publisher.wait_for_room(left):
+                self.refuse(item, RefusedReason.QUEUE_FULL, QUEUE_FULL_RETRY_S)
+                return
 
     def publish_many(
         self,
@@ -282,12 +348,23 @@ class ProducerService:
         """Steps 1 and 2, see `Intake.admit`; starts the service when this is its first event.
 
         `attempt` is above 1 for an event that postroom itself hands in again: it is marked with `x-attempt`.
+        An item with a record stands at the door until `hand_over` is done with it.
         """
-        if not self._running:
-            self.start()
-        intake = self._intake
-        assert intake is not None
-        return intake.admit(event, event_type, key, event_id, timestamp, headers, attempt)
+        me = threading.get_ident()
+        self._admitting.add(me)
+        try:
+            while not self._running:
+                self._admitting.discard(me)
+                self.start()
+                self._admitting.add(me)
+            intake = self._intake
+            assert intake is not None
+            item = intake.admit(event, event_type, key, event_id, timestamp, headers, attempt)
+            if item.record is not None:
+                self._at_the_door.add(item)
+        finally:
+            self._admitting.discard(me)
+        return item
 
     def try_send(self, item: Item) -> bool:
         """Steps 4 and 5: give the sequence number and publish, as one step; False when the queue is full."""
@@ -296,34 +373,63 @@ class ProducerService:
         publisher = self.parts.publisher
         with self._order_lock:
             if not self._running:
-                closed = Failed(FailedReason.CLOSED, may_be_in_kafka=False, detail="the service was closed")
-                self.settlement.fail(item, closed)
+                self._turn_away(item)
                 return True
-            sequence = item.sequence = self._sequence + 1
+            sequence = item.sequence = self._sequence = self._sequence + 1
             try:
                 publisher.publish(record, item.report)
             except QueueFullError:
+                item.sequence = 0
+                self._sequence = sequence - 1
                 return False
-            self._sequence = sequence
+            except Exception as exc:  # noqa: BLE001 - what happens to an event is an outcome, never an exception
+                self.settlement.fail_for_defect(item, "publish", exc)
+                return True
+            except BaseException as exc:  # a signal handler's: the publisher will not report this record any more
+                self.settlement.fail_for_defect(item, "publish", exc, may_be_in_kafka=True)
+                raise
         if sequence % _SERVE_EVERY == 0:
             publisher.serve()
         return True
 
-    def refuse_for_want_of_room(self, item: Item) -> None:
-        """End the item's way because the queue of unacknowledged records stayed full."""
-        self.settlement.refuse(item, RefusedReason.QUEUE_FULL, _QUEUE_FULL_RETRY_S)
+    def refuse(self, item: Item, reason: RefusedReason, retry_after_s: float | None = None, detail: str = "") -> None:
+        """End the way of an item that was not sent, unless closing has turned it away meanwhile."""
+        with self._order_lock:
+            if not item.receipt.done():
+                self.settlement.refuse(item, reason, retry_after_s, detail)
+
+    def cut_short(self, item: Item) -> None:
+        """End the way of an item whose caller was interrupted while it waited; one that was sent goes on."""
+        if not item.sequence:
+            self.refuse(item, RefusedReason.RATE_LIMITED, 0.0, "interrupted before it was sent")
+
+    def leave_door(self, item: Item) -> None:
+        """Say that whoever handed the item in is done with it: it was sent, or has its outcome."""
+        self._at_the_door.discard(item)
 
     # -- fork
 
-    def _after_fork_in_child(self) -> None:
-        parents_receipts = self.ledger.open_receipts()
-        closed = self._closed
+    def after_fork_in_child(self) -> None:
+        """Forget what belongs to the parent, see `process_life`."""
+        parts, parents_receipts, closed = self._parts, self.ledger.open_receipts(), self._closed
+        if parts is not None:
+            _never_freed.append(parts)
+            if parts.embedded is not None:  # it goes on in the parent, and what runs there is asked for nothing more
+                contracts = parts.config.contracts.model_copy(update={"create_topics": False})
+                self._config = parts.config.model_copy(update={"contracts": contracts})
+        self._journal = None
         self._reset()
         self._closed = closed
+        detail = "its outcome is known in the parent process only"
         for receipt in parents_receipts:
             if not receipt.done():
-                detail = "its outcome is known in the parent process only"
-                receipt.resolve(Failed(FailedReason.CLOSED, may_be_in_kafka=True, detail=detail))
+                receipt.abandon(Failed(FailedReason.CLOSED, may_be_in_kafka=True, detail=detail))
+
+
+def check_timeout(timeout: object) -> None:
+    """Raise TypeError for what cannot be a number of seconds, before anything is counted."""
+    if not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
 
 
 _shared_lock = threading.Lock()
@@ -342,18 +448,9 @@ def get_service() -> ProducerService:
         return _shared
 
 
-def _close_all() -> None:
-    """At interpreter exit: whoever forgot to close does not lose what was on its way."""
-    for service in list(_services):
-        service.close()
-
-
 def _after_fork_in_child() -> None:
     global _shared_lock  # noqa: PLW0603 - another thread may have held it when the process forked
     _shared_lock = threading.Lock()
-    for service in list(_services):
-        service._after_fork_in_child()  # noqa: SLF001 - the module's own class
 
 
-atexit.register(_close_all)
 os.register_at_fork(after_in_child=_after_fork_in_child)

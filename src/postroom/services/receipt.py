@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -54,16 +55,27 @@ class Receipt:
         Raises ReceiptTimeoutError, which is also a TimeoutError, when the outcome is not known by then; the event
         stays on its way.
         """
-        if self._outcome is None:
-            arrived = threading.Event()
-            self.listen(lambda _: arrived.set())
-            if not arrived.wait(timeout):
-                raise ReceiptTimeoutError(
-                    f"the outcome of event {self.event_id} is not known after {timeout} s",
-                    remedy="ask the receipt again later; the event is still on its way",
-                )
+        if self._outcome is None and not self._wait(timeout):
+            raise ReceiptTimeoutError(
+                f"the outcome of event {self.event_id} is not known after {timeout} s",
+                remedy="ask the receipt again later; the event is still on its way",
+            )
         assert self._outcome is not None
         return self._outcome
+
+    def _wait(self, timeout: float | None) -> bool:
+        arrived = threading.Event()
+
+        def listener(_: Receipt) -> None:
+            arrived.set()
+
+        self.listen(listener)
+        try:
+            return arrived.wait(timeout if timeout is None or timeout < threading.TIMEOUT_MAX else None)
+        finally:
+            with _lock:  # who asks again and again leaves nothing behind
+                if self._listeners is not None and listener in self._listeners:
+                    self._listeners.remove(listener)
 
     def raise_for_outcome(self, timeout: float | None = None) -> Delivered | Spooled:
         """Wait like `result` and return a good outcome; raise the OutcomeError of any other."""
@@ -105,6 +117,11 @@ class Receipt:
             for listener in listeners:
                 listener(self)
 
+    def abandon(self, outcome: Outcome) -> None:
+        """Set the outcome and tell nobody: those who listen live in the parent process; for postroom's own use."""
+        self._listeners = None
+        self._outcome = outcome
+
     def __repr__(self) -> str:
         state = "open" if self._outcome is None else type(self._outcome).__name__
         return f"<Receipt {self.event_id} {state}>"
@@ -122,30 +139,38 @@ class CallbackThread:
         self._thread: threading.Thread | None = None
 
     def call(self, callback: Callable[[Receipt], object], receipt: Receipt) -> None:
-        """Queue one call. The thread starts with the first."""
+        """Queue one call. The thread starts with the first; where none can start, `drain` makes the calls."""
         self._queue.put((callback, receipt))
         if self._thread is None:
             with self._start_lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="postroom-callbacks", daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name="postroom-callbacks", daemon=True)
+                    with contextlib.suppress(RuntimeError):  # the interpreter is ending, or there are too many threads
+                        thread.start()
+                        self._thread = thread
 
     def drain(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` seconds until the calls queued so far have run; False if they have not."""
-        if self._thread is None or threading.current_thread() is self._thread:
+        if threading.current_thread() is self._thread:
+            return True
+        if self._thread is None:
+            while not self._queue.empty():
+                self._call(*self._queue.get())
             return True
         reached = threading.Event()
         self._queue.put((lambda _: reached.set(), Receipt("")))
-        return reached.wait(timeout_s)
+        return reached.wait(min(timeout_s, threading.TIMEOUT_MAX))
 
     def _run(self) -> None:
-        log = get_logger("postroom.receipt")
         while True:
-            callback, receipt = self._queue.get()
-            try:
-                callback(receipt)
-            except Exception as exc:  # noqa: BLE001 - a user's callback may raise anything; it is contained here
-                log.error("callback_failed", operation="callback", event_id=receipt.event_id, error=type(exc).__name__)
+            self._call(*self._queue.get())
+
+    def _call(self, callback: Callable[[Receipt], object], receipt: Receipt) -> None:
+        try:
+            callback(receipt)
+        except BaseException as exc:  # noqa: BLE001 - a user's callback may raise anything, SystemExit too; it is contained
+            log = get_logger("postroom.receipt")
+            log.error("callback_failed", operation="callback", event_id=receipt.event_id, error=type(exc).__name__)
 
 
 CALLBACKS = CallbackThread()

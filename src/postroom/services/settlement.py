@@ -75,41 +75,59 @@ class Settlement:
     # -- the publisher's last word on a record
 
     def on_report(self, item: Item, report: Report) -> None:
-        """Decide and count what the report means. Called where reports arrive: never waits, never raises."""
-        record = item.record
-        assert record is not None
-        decision = report.decision
-        if decision.action is Action.DELIVERED:
-            self._accept(item, record, report)
-        elif decision.action is Action.DEAD_LETTER and not item.dead_letter_reason:
-            assert isinstance(decision.reason, DeadLetterReason)
-            self._repair(item, decision.reason)
-        else:
-            outcome = self._holder.hold(record, report)
-            if isinstance(outcome, Failed):
-                self.fail(item, outcome)
-            self._log.warning(
-                "event_not_delivered",
-                operation="publish",
-                event_id=record.event_id,
-                topic=record.topic,
-                error=report.detail,
-            )
+        """Decide and count what the report means. Called where reports arrive: never waits.
 
-    def _accept(self, item: Item, record: Record, report: Report) -> None:
-        if self._journal is not None:
+        The same report comes again when a signal handler's exception (Ctrl-C) cut the first try short: then only
+        what is left is done.
+        """
+        counted = item.last_report is report and not item.book.is_open(item.receipt)
+        item.last_report = report
+        if counted and item.receipt.done():
+            return
+        decision = report.decision
+        try:
+            if decision.action is Action.DELIVERED:
+                self._accept(item, report, counted=counted)
+            elif decision.action is Action.DEAD_LETTER and not item.dead_letter_reason:
+                assert isinstance(decision.reason, DeadLetterReason)
+                self._repair(item, decision.reason)
+            else:
+                self._hold(item, report, counted=counted)
+        except Exception as exc:  # noqa: BLE001 - a defect of ours, or of the holder, must not leave the event open
+            maybe = decision.may_be_in_kafka or decision.action is Action.DELIVERED
+            self.fail_for_defect(item, "report", exc, may_be_in_kafka=maybe)
+
+    def _accept(self, item: Item, report: Report, *, counted: bool) -> None:
+        record, receipt, reason = item.record, item.receipt, item.dead_letter_reason
+        assert record is not None
+        if self._journal is not None and not counted:
             self._write_journal(self._journal, item, record)
         latency_s = self._clock.monotonic() - item.handed_in
         outcome: Outcome
-        if item.dead_letter_reason:
-            known = item.book.dead_letter(item.receipt, item.dead_letter_reason, latency_s)
-            outcome = DeadLettered(
-                item.dead_letter_reason, record.topic, report.partition, report.offset, item.violations
-            )
+        if reason:
+            known = counted or item.book.dead_letter(receipt, reason, latency_s)
+            outcome = DeadLettered(reason, record.topic, report.partition, report.offset, item.violations)
         else:
-            known = item.book.deliver(item.receipt, latency_s)
+            known = counted or item.book.deliver(receipt, latency_s)
             outcome = Delivered(record.topic, report.partition, report.offset)
         self._resolve(item, outcome, known=known)
+
+    def _hold(self, item: Item, report: Report, *, counted: bool) -> None:
+        record = item.record
+        assert record is not None
+        outcome = self._holder.hold(record, report)
+        if isinstance(outcome, Failed):
+            known = counted or item.book.fail(item.receipt, outcome.reason.value)
+        else:
+            known = counted or item.book.spool(item.receipt, self._clock.monotonic() - item.handed_in)
+        self._resolve(item, outcome, known=known)
+        self._log.warning(
+            "event_not_delivered",
+            operation="publish",
+            event_id=record.event_id,
+            topic=record.topic,
+            error=report.detail,
+        )
 
     def _write_journal(self, journal: AcceptedJournal, item: Item, record: Record) -> None:
         try:
@@ -138,13 +156,18 @@ class Settlement:
         known = item.book.fail(item.receipt, outcome.reason.value)
         self._resolve(item, outcome, known=known)
 
-    def fail_for_defect(self, item: Item, operation: str, exc: Exception) -> None:
-        """End the item's way because of a defect of ours: not silently, and without hurting the next one."""
+    def fail_for_defect(self, item: Item, operation: str, exc: BaseException, *, may_be_in_kafka: bool = False) -> None:
+        """End the item's way because of a defect of ours, or because a signal's exception cut it short.
+
+        Not silently, and without hurting the next one. Does nothing for an item that has its outcome.
+        """
+        if item.receipt.done():
+            return
         self._log.error(
             "pipeline_defect", operation=operation, event_id=item.receipt.event_id, error=type(exc).__name__
         )
         item.record = None
-        self.fail(item, Failed(FailedReason.INTERNAL, may_be_in_kafka=False, detail=type(exc).__name__))
+        self.fail(item, Failed(FailedReason.INTERNAL, may_be_in_kafka=may_be_in_kafka, detail=type(exc).__name__))
 
     def _resolve(self, item: Item, outcome: Outcome, *, known: bool) -> None:
         if not known:
@@ -207,10 +230,11 @@ class Settlement:
 
     def _repair(self, item: Item, reason: DeadLetterReason) -> None:
         with self._repair_lock:
-            self._repairing += 1
             if self._repair_thread is None:
-                self._repair_thread = threading.Thread(target=self._run_repairs, name="postroom-repair", daemon=True)
-                self._repair_thread.start()
+                thread = threading.Thread(target=self._run_repairs, name="postroom-repair", daemon=True)
+                thread.start()  # raises when the interpreter is ending: then the event fails, and nothing waits for it
+                self._repair_thread = thread
+            self._repairing += 1
         self._repairs.put((item, reason))
 
     def repairing(self) -> int:

@@ -8,7 +8,10 @@ the judge of loss, order or duplicates; for that start a real Kafka with `postro
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
+import weakref
 from typing import Any, Self
 
 from confluent_kafka import KafkaException, Producer
@@ -20,13 +23,19 @@ PARTITIONS = 4
 
 _READY_WITHIN_S = 10.0
 
+_brokers: weakref.WeakSet[EmbeddedBroker] = weakref.WeakSet()
+
 
 class EmbeddedBroker:
-    """One broker on a loopback port from `start()` to `stop()`; also a context manager."""
+    """One broker on a loopback port from `start()` to `stop()`; also a context manager.
+
+    A forked child reaches the parent's broker at its address; its copy of this object is a stopped one.
+    """
 
     def __init__(self) -> None:
         self._owner: Any = None
         self._bootstrap = ""
+        _brokers.add(self)
 
     @property
     def bootstrap(self) -> str:
@@ -65,3 +74,17 @@ class EmbeddedBroker:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _after_fork_in_child(self) -> None:
+        if self._owner is not None:
+            # Freeing it would wait for threads that this process does not have: it is never freed here.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._owner))
+        self.stop()
+
+
+def _after_fork_in_child() -> None:
+    for broker in list(_brokers):
+        broker._after_fork_in_child()  # noqa: SLF001 - the module's own class
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -241,9 +241,13 @@ class KafkaClient:
             taken = _Taken(self, number, on_done, self._clock.monotonic())
             taken.never_connected = self._watch.connected is False
             self._open[number] = taken
-            refused = self._produce(record, taken)
-        if self._idle:
-            self._wake.set()
+            try:
+                refused = self._produce(record, taken)
+                if self._idle:
+                    self._wake.set()
+            except BaseException:  # not taken; or a signal handler's: the caller tells that the record may be sent
+                self._open.pop(number, None)
+                raise
         if refused is not None:
             self.settle(taken, refused)
         return None
@@ -260,15 +264,11 @@ class KafkaClient:
                 on_delivery=taken,
             )
         except KafkaException as exc:
-            return self._explain_on_the_spot(taken, exc.args[0])
+            return self._explain_on_the_spot(exc.args[0])
         except BufferError:
-            del self._open[taken.number]
             raise QueueFullError("the queue of unacknowledged records is full") from None
         except Exception as exc:  # noqa: BLE001 - the call itself was refused; whatever the reason, it is told
             return Report(decide(_INVALID_ARG), code=_INVALID_ARG, detail=type(exc).__name__)
-        except BaseException:
-            self._open.pop(taken.number, None)  # a signal handler's: the caller tells that the record may be sent
-            raise
         return None
 
     def _publish_mapping(self, event: Mapping[str, object]) -> Delivered:
@@ -461,17 +461,16 @@ class KafkaClient:
             detail = f"{detail} after {self._watch.last_problem}"
         return Report(decision, code=code, detail=detail)
 
-    def _explain_on_the_spot(self, taken: _Taken, error: KafkaError) -> Report:
+    def _explain_on_the_spot(self, error: KafkaError) -> Report:
         """Explain what `produce` itself refused: whatever it says, this record was never sent.
 
         After a fatal error the next producer can take it: then it counts as not taken (QueueFullError).
         """
         decision = decide(error.code(), fatal=error.fatal() or error.code() == FATAL)
         if decision.rebuild:
-            del self._open[taken.number]
             self._fatal = True
             self._wake.set()
-            raise QueueFullError("the producer is being made anew")
+            raise QueueFullError("the producer is being made anew") from None
         return Report(was_never_sent(decision), code=error.code(), detail=error.name() or "unknown")
 
     def settle(self, taken: _Taken, report: Report) -> None:

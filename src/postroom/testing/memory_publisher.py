@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from postroom.libs.event import FailedReason
-from postroom.libs.exceptions import QueueFullError
+from postroom.libs.exceptions import LifecycleError, QueueFullError
 from postroom.streaming.delivery import DELIVERED, Action, Decision
 from postroom.streaming.publisher import OnDone, Report
 
@@ -21,8 +21,8 @@ class MemoryPublisher:
     """Takes every record into `records` and reports it as delivered at once, unless told otherwise.
 
     `script` holds what happens to the next records, one entry each: a `Report` that is given instead, or None for a
-    full queue. With `holding = True` reports wait until `release()`. A topic has one partition here, and its offsets
-    count from 0.
+    queue that has no room for that record, however long its caller waits. With `holding = True` reports wait until
+    `release()`. A topic has one partition here, and its offsets count from 0.
     """
 
     def __init__(self) -> None:
@@ -31,6 +31,9 @@ class MemoryPublisher:
         self.holding = False
         self._held: list[tuple[Record, OnDone]] = []
         self._offsets: dict[str, int] = {}
+        self._no_room_for: list[Record] = []
+        self._has_room = True
+        self._closed = False
         self._lock = threading.RLock()
 
     def start(self) -> None:
@@ -39,16 +42,26 @@ class MemoryPublisher:
     def publish(self, record: Record, on_done: OnDone) -> None:
         """Take the record, or do what the script says next."""
         with self._lock:
-            if self.script:
-                report = self.script.popleft()
-                if report is None:
-                    raise QueueFullError("the queue of unacknowledged records is full")
-            elif self.holding:
+            if self._closed:
+                raise LifecycleError("this publisher is closed", remedy="make a new one")
+            report = self._next_in_script(record)
+            if report is None and self.holding:
                 self._held.append((record, on_done))
                 return
-            else:
-                report = self._deliver(record)
+            report = report or self._deliver(record)
         on_done(report)
+
+    def _next_in_script(self, record: Record) -> Report | None:
+        self._has_room = not any(record is other for other in self._no_room_for)
+        if self._has_room and self.script:
+            report = self.script.popleft()
+            if report is not None:
+                return report
+            self._has_room = False
+            self._no_room_for.append(record)
+        if not self._has_room:
+            raise QueueFullError("the queue of unacknowledged records is full")
+        return None
 
     def _deliver(self, record: Record) -> Report:
         offset = self._offsets.get(record.topic, 0)
@@ -68,8 +81,9 @@ class MemoryPublisher:
         """Do nothing: reports are given where they arise."""
 
     def wait_for_room(self, timeout_s: float) -> bool:
-        """Say whether there is room: always, unless the script says the queue is full and nobody would wait."""
-        return timeout_s > 0
+        """Say at once whether there is room: not for the record that the script told so last."""
+        del timeout_s
+        return self._has_room
 
     def in_flight(self) -> int:
         """Return the number of held records."""
@@ -88,6 +102,7 @@ class MemoryPublisher:
             on_done(Report(_GIVEN_UP, detail="given up"))
 
     def close(self, timeout_s: float) -> None:
-        """Give up what is held."""
+        """Give up what is held; nothing is taken any more."""
         del timeout_s
+        self._closed = True
         self.purge()
