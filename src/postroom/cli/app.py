@@ -34,12 +34,12 @@ COMMANDS = (
     Row(
         "tail",
         "postroom.cli.tail_command",
-        "Show the events of a topic, decoded by their schema; dead letters with their reason.",
+        "Show the events of a topic, decoded.",
     ),
     Row(
         "verify",
         "postroom.cli.verify_command",
-        "Read the topics back and prove what arrived: every accepted event, once, in order of its key.",
+        "Read the topics back and prove what arrived.",
     ),
     Row("contracts", "postroom.cli.contracts_command", "List, show, check and register contracts."),
     Row("topics", "postroom.cli.topics_command", "Create the topics that the contracts name."),

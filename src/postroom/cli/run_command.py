@@ -4,6 +4,7 @@ import sys
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -179,10 +180,12 @@ def _show_samples(out: "Console", job: "Run") -> None:
 
 
 def _say_next(out: "Console", settings: "Config", accepted: Path | None) -> None:
+    # In a virtual environment that is not active, as `make demo` leaves it, the bare name is not found.
+    command = "postroom" if which("postroom") else sys.argv[0]
     if settings.broker == "embedded":
-        out.print("\nTry next:")
-        out.print("  postroom stack up                   a real Kafka and Schema Registry on this machine")
-        out.print("  postroom run --broker HOST:PORT --registry URL --count 100000 --accepted accepted.ndjson")
-        out.print("  postroom verify --accepted accepted.ndjson --broker HOST:PORT     the proof")
+        out.print("\nTry next, the first in a terminal of its own:")
+        out.print(f"  {command} stack up        a real Kafka and Schema Registry on this machine")
+        out.print(f"  {command} run --broker HOST:PORT --registry URL --count 100000 --accepted accepted.ndjson")
+        out.print(f"  {command} verify --accepted accepted.ndjson --broker HOST:PORT")
     elif accepted is not None:
-        out.print(f"\nProve it: postroom verify --accepted {accepted} --broker {settings.broker}")
+        out.print(f"\nProve it: {command} verify --accepted {accepted} --broker {settings.broker}")

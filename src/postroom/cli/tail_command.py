@@ -48,9 +48,10 @@ def tail(
     env: Environment = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the events of a topic, decoded by their schema; dead letters with their reason.
+    """Show the events of a topic, decoded.
 
-    What cannot be decoded is described: key, size, headers and why. With `--json` each record is one object a line.
+    Events are decoded by their schema, dead letters are shown with their reason. What cannot be decoded is described:
+    key, size, headers and why. With `--json` each record is one object a line.
 
     Examples: `postroom tail user_events`, `postroom tail user_events --follow`,
     `postroom tail user_events.dlq --from beginning --count 5 --json`

@@ -38,7 +38,9 @@ def verify(
     env: Environment = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read the topics back and prove what arrived: every accepted event, once, in order of its key.
+    """Read the topics back and prove what arrived.
+
+    Every accepted event must be there, once, in the order of its key.
 
     Exit code 1 if anything is missing, repeated without a mark, or out of order. The embedded broker is refused: it
     removes no duplicates and throws old records away.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
 import json
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,7 +45,8 @@ def read_samples(service: ProducerService, count: int) -> tuple[list[Sample], li
         return Sample(_place(record), told.reason, "; ".join(str(violation) for violation in told.violations))
 
     def samples(topic: str, shown: Callable[[ReadRecord], Sample]) -> list[Sample]:
-        return [shown(record) for record in islice(reader.read([topic], last=count), count)]
+        newest = heapq.nlargest(count, reader.read([topic], last=count), key=lambda record: record.timestamp_ms)
+        return [shown(record) for record in reversed(newest)]
 
     return samples(lane.topic, event), samples(lane.dead_letter_topic, letter)
 
