@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from benchmarks.report import Row
 
-_LABELS, _BARS, _FIGURES = 470, 360, 110
+_LABELS, _BARS, _FIGURES = 540, 360, 110
 _LINE, _TOP = 24, 44
 _OURS, _THEIRS, _RANGE = "#c2410c", "#64748b", "#0f172a"
 

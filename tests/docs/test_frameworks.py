@@ -22,6 +22,7 @@ from fastapi.testclient import TestClient
 
 from postroom import AsyncProducerService, ProducerService, get_service, load_config
 from postroom.libs.event import FailedReason, RefusedReason
+from postroom.streaming.kafka_client import KafkaClient
 from postroom.streaming.kafka_reader import KafkaReader
 from postroom.streaming.librdkafka_settings import client_settings
 from postroom.testing.recording_service import RecordingService
@@ -59,6 +60,8 @@ def test_the_consumer_decodes_events_in_fifteen_lines(postroom_stack: LocalStack
         },
         environ={},
     )
+    with KafkaClient(config) as client:
+        client.publish({"this record": "is no Avro and must not stop the consumer"})
     with ProducerService(config) as service:
         assert service.publish_many(EVENT | {"timestamp": moment} for moment in range(100)).ok
     reading = consumer.events(postroom_stack.bootstrap, postroom_stack.registry_url, topic, group=topic)

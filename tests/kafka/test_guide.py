@@ -32,18 +32,26 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def addresses(stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only two variables say where the servers are; topics and contract are there, as an operator made them."""
+def topic(stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Variables say where the servers are; topics and contract are there, as an operator made them.
+
+    Behind the name `user_events` stands a fresh topic: one of the examples writes JSON into it, which the readers of
+    other tests would stumble over.
+    """
     for name in [name for name in os.environ if name.startswith("POSTROOM_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    topic = f"guide-{uuid.uuid4().hex[:12]}"
     monkeypatch.setenv("POSTROOM_BROKER", stack.bootstrap)
     monkeypatch.setenv("POSTROOM_SCHEMA_REGISTRY_URL", stack.registry_url)
+    monkeypatch.setenv("POSTROOM_TOPICS_USER_EVENTS", topic)
     create_contract_topics(packaged_contracts().values(), load_config())
     from postroom.schemas.schema_registry_client import SchemaRegistryClient
 
     with SchemaRegistryClient() as registry:
-        registry.register("user_events-value", packaged_contracts()["user_event"].schema_json)
+        for subject in (f"{topic}-value", "user_events-value"):
+            registry.register(subject, packaged_contracts()["user_event"].schema_json)
+    return topic
 
 
 def new_event() -> dict[str, object]:
@@ -83,7 +91,7 @@ def test_5_the_registry_keeps_new_versions_backward_compatible() -> None:
     )
 
 
-def test_8_the_kafka_client_publishes_a_mapping() -> None:
+def test_8_the_kafka_client_publishes_a_mapping(topic: str) -> None:
     from postroom.streaming.kafka_client import KafkaClient
 
     event = new_event()
@@ -93,12 +101,12 @@ def test_8_the_kafka_client_publishes_a_mapping() -> None:
     finally:
         client.close()
     record = read_back(delivered.topic, delivered.partition, delivered.offset)
-    assert delivered.topic == "user_events"
+    assert delivered.topic == topic
     assert record.value is not None
     assert json.loads(record.value) == event
 
 
-def test_9_the_producer_service_publishes_an_event_that_everybody_can_decode(stack: LocalStack) -> None:
+def test_9_the_producer_service_publishes_an_event_that_everybody_can_decode(stack: LocalStack, topic: str) -> None:
     from postroom import Delivered
     from postroom.services.producer_service import ProducerService
 
@@ -112,7 +120,7 @@ def test_9_the_producer_service_publishes_an_event_that_everybody_can_decode(sta
     record = read_back(outcome.topic, outcome.partition, outcome.offset)
     with OfficialRegistryClient({"url": stack.registry_url}) as registry:
         decode = AvroDeserializer(registry)
-        decoded = decode(record.value, SerializationContext("user_events", MessageField.VALUE))
+        decoded = decode(record.value, SerializationContext(topic, MessageField.VALUE))
     assert decoded is not None
     assert {name: decoded[name] for name in event} == event
     assert record.key == str(event["user_id"]).encode()
@@ -134,7 +142,7 @@ def test_9_an_event_that_breaks_its_contract_goes_to_the_dead_letters() -> None:
     assert (letter.event, letter.reason) == (event, "validation_failed")
 
 
-def test_8_9_and_12_work_as_one_liners_that_nobody_closes() -> None:
+def test_8_9_and_12_work_as_one_liners_that_nobody_closes(topic: str) -> None:
     """What the guide prints, word for word, in a process that then ends: nothing is lost and nothing complains."""
     user = f"guide-{uuid.uuid4()}"
     program = f"""
@@ -152,7 +160,7 @@ ProducerService().publish_event(event)
     )
     assert (done.returncode, done.stderr) == (0, "")
     reader = KafkaReader(client_settings(load_config()))
-    values = [record.value or b"" for record in reader.read(["user_events", "user_events.dlq"])]
+    values = [record.value or b"" for record in reader.read([topic, f"{topic}.dlq"])]
     assert sum(user.encode() in value for value in values) == 3
 
 
@@ -180,7 +188,7 @@ def test_10_the_entry_point_publishes_to_the_broker_that_the_environment_names()
     assert summary["dead_lettered"] > 0
 
 
-def test_12_the_dead_letter_queue_keeps_an_event_with_its_reason() -> None:
+def test_12_the_dead_letter_queue_keeps_an_event_with_its_reason(topic: str) -> None:
     from postroom.streaming.dead_letter_queue import DeadLetterQueue
 
     event = new_event()
@@ -189,6 +197,6 @@ def test_12_the_dead_letter_queue_keeps_an_event_with_its_reason() -> None:
         kept = dlq.send_to_dlq(event, reason="validation_failed")
     finally:
         dlq.close()
-    assert kept.topic == "user_events.dlq"
+    assert kept.topic == f"{topic}.dlq"
     letter = rebuild(read_back(kept.topic, kept.partition, kept.offset))
     assert (letter.event, letter.reason) == (event, "validation_failed")

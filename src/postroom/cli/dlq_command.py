@@ -56,21 +56,23 @@ def list_letters(
         write_json({"topic": topic, "open": reasons.total(), "by_reason": dict(reasons.most_common()),
                     "newest": [_told(each) for each in newest]})  # fmt: skip
         return
-    from rich.markup import escape
-    from rich.table import Table
-
-    out = stdout_console()
     told = ", ".join(f"{name} {number:,}" for name, number in reasons.most_common())
-    out.print(f"{topic}: {reasons.total():,} open{': ' if told else ''}{told}")
+    sys.stdout.write(f"{topic}: {reasons.total():,} open{': ' if told else ''}{told}\n")
+    for each in newest:
+        row = _told(each)
+        when = row["failed_at"] or "-"
+        sys.stdout.write(
+            f"{row['event_id'] or '-'}  {row['reason']}  attempt {row['attempts']}  {when}  {row['place']}\n"
+        )
+        for violation in row["violations"][:1]:
+            sys.stdout.write(f"    {_printable(violation)}\n")
     if newest:
-        table = Table("event id", "where", "failed at", "attempt", "reason", "first violation", box=None)
-        for each in newest:
-            row = _told(each)
-            first = row["violations"][0] if row["violations"] else ""
-            table.add_row(row["event_id"] or "-", row["place"], row["failed_at"] or "-", str(row["attempts"]),
-                          escape(row["reason"]), escape(first))  # fmt: skip
-        out.print(table)
-        out.print("One in full: postroom dlq show EVENT_ID. Again: postroom dlq replay --all --dry-run")
+        sys.stdout.write("One in full: postroom dlq show EVENT_ID. Again: postroom dlq replay --all --dry-run\n")
+
+
+def _printable(text: str) -> str:
+    """Keep what others wrote into a header from commanding the terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """`postroom run`: the whole way of many events."""
 
+import os
 import sys
 from contextlib import contextmanager
 from enum import StrEnum
@@ -181,7 +182,7 @@ def _show_samples(out: "Console", job: "Run") -> None:
 
 def _say_next(out: "Console", settings: "Config", accepted: Path | None) -> None:
     # In a virtual environment that is not active, as `make demo` leaves it, the bare name is not found.
-    command = "postroom" if which("postroom") else sys.argv[0]
+    command = "postroom" if which("postroom") else os.path.relpath(Path(sys.executable).with_name("postroom"))
     if settings.broker == "embedded":
         out.print("\nTry next, the first in a terminal of its own:")
         out.print(f"  {command} stack up        a real Kafka and Schema Registry on this machine")

@@ -42,7 +42,7 @@ def up(
 ) -> None:
     """Start Kafka and the registry, say where they are, and stop them on Ctrl-C.
 
-    Needs no Docker and no Java: `pip install 'postroom[stack]'`. The first start downloads about 200 MB, every
+    Needs no Docker and no Java: only postroom's extra `stack`. The first start downloads about 200 MB, every
     file of which is compared with a committed SHA-256. Everything listens on this machine only.
 
     Examples: `postroom stack up`, `postroom stack up --brokers 3 --no-registry --directory ./kafka-data`

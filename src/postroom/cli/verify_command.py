@@ -100,7 +100,9 @@ def _print(report: "VerifyReport") -> None:
         ):
             if examples:
                 console.print(f"{topic.topic}: {what}: {', '.join(examples)}", markup=False)
-    if report.is_good:
+    if not report.topics:
+        console.print("Nothing is proven: the journal holds no accepted event.", style="red")
+    elif report.is_good:
         console.print("Good: nothing missing, no repeat without a mark, every key in order.", style="green")
     else:
         console.print("Not good: see above.", style="red")

@@ -131,6 +131,10 @@ class ValidationError(EventError):
         ways = "1 violation" if count == 1 else f"{count} violations"
         super().__init__(f"{event_type}: {ways}: {shown}{more}")
 
+    def __reduce__(self) -> tuple[type[ValidationError], tuple[str, tuple[Violation, ...]]]:
+        """Let it travel between processes (Celery, multiprocessing): pickled as what it was made from."""
+        return type(self), (self.event_type, self.violations)
+
 
 class NotRepresentableError(EventError):
     """The event holds a Python value that cannot be written down without loss."""

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from postroom.libs.event import RefusedReason
-from postroom.services.producer_service import QUEUE_FULL_RETRY_S, ProducerService, check_timeout
+from postroom.services.producer_service import ProducerService, check_timeout
+from postroom.services.settlement import QUEUE_FULL_RETRY_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,11 +8,12 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
+from postroom.libs.exceptions import PostroomError
 from postroom.services.event_source import generated, lines_of
 from postroom.services.journal import AcceptedJournal
 from postroom.services.producer_service import ProducerService
@@ -93,27 +94,34 @@ class Run:
         self._stop = threading.Event()
         self._hurry = False
         self.interrupted = False
+        self._handlers_before: dict[int, Any] = {}
         self._started = clock.monotonic()
         self._ended: float | None = None
 
     # -- life
 
     def __enter__(self) -> Self:
-        if self._journal is not None:
-            self._journal.open()
         self.service.start()
+        if self._journal is not None:
+            try:
+                self._journal.open()
+            except PostroomError:
+                self.service.close(0.0)
+                raise
         self._started = self._clock.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.service.close(0.0 if self._hurry else None)
+        for number, handler in self._handlers_before.items():
+            signal.signal(number, handler)
         if self._journal is not None:
             self._journal.close()
 
     def handle_signals(self) -> None:
-        """Let SIGINT and SIGTERM end the run in good order. Call it from the main thread."""
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
+        """Let SIGINT and SIGTERM end the run in good order, until it is over. Call it from the main thread."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers_before[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:

@@ -23,7 +23,7 @@ from postroom.services.intake import Intake
 from postroom.services.ledger import Ledger
 from postroom.services.process_life import close_at_worker_exit, take_care_of
 from postroom.services.receipt import CALLBACKS
-from postroom.services.settlement import Settlement
+from postroom.services.settlement import QUEUE_FULL_RETRY_S, Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,9 +40,8 @@ if TYPE_CHECKING:
     from postroom.streaming.publisher import Publisher
     from postroom.streaming.rate_limiter import RateLimiter
 
-# Records between two inline polls of a producing caller, and the wait that is suggested when the queue is full.
+# Records between two inline polls of a producing caller.
 _SERVE_EVERY = 128
-QUEUE_FULL_RETRY_S = 1.0
 
 # How long closing waits for callers who are just handing an event in; that takes microseconds.
 _ADMISSION_S = 1.0

@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     from postroom.services.journal import AcceptedJournal
     from postroom.streaming.publisher import Report
 
+QUEUE_FULL_RETRY_S = 1.0
+"""The wait that is suggested when the queue is full: room comes in batches, many times a second."""
+
+_EMPTYING_S = 10.0
+
 _JSON_TYPE = "application/json"
 """What events are that were handed in as bytes or text."""
 
@@ -271,10 +276,15 @@ class Settlement:
             return  # no dead letter can hold it, and its receipt says so
         parts = self._parts()
         parts.limiter.charge()
+        # A full queue is emptied after that time at the latest.
+        end = self._clock.monotonic() + parts.config.delivery.hand_over_after_s + _EMPTYING_S
         while True:
             try:
                 parts.publisher.publish(record, item.report)
             except QueueFullError:
-                parts.publisher.wait_for_room(1.0)
+                left = end - self._clock.monotonic()
+                if not left > 0 or not parts.publisher.wait_for_room(left):
+                    self.refuse(item, RefusedReason.QUEUE_FULL, QUEUE_FULL_RETRY_S)
+                    return
             else:
                 return

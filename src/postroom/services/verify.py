@@ -70,8 +70,8 @@ class VerifyReport(msgspec.Struct, frozen=True):
 
     @property
     def is_good(self) -> bool:
-        """True when every topic is good."""
-        return all(topic.is_good for topic in self.topics)
+        """True when there is something to prove, and every topic is good."""
+        return bool(self.topics) and all(topic.is_good for topic in self.topics)
 
 
 class _Topic:

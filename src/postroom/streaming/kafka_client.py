@@ -336,16 +336,16 @@ class KafkaClient:
         """
         self._refuse_in_handlers()
         end = self._clock.monotonic() + deadline_s
-        while self._open:
+        while True:
             left = end - self._clock.monotonic()
-            producer = self._producer
-            if producer is None or not left > 0:
-                break
-            with self._poll_lock:
+            if left > 0 and (self._emptying or self._fatal):
+                self._clock.sleep(_ROOM_CHECK_S)  # leave the polling to those who mend it
+                continue
+            with self._poll_lock:  # what another thread has taken out before is handled once it lets go of this
+                producer = self._producer
+                if not self._open or producer is None or not left > 0:
+                    return len(self._open)
                 self._guarded(producer.flush, min(0.1, left))
-        unreported = len(self._open)
-        with self._poll_lock:  # a report that another thread has just taken out is handled once it lets go of this
-            return unreported or len(self._open)
 
     def purge(self) -> None:
         """Give up on everything unacknowledged; each such record is reported before this returns.
@@ -404,8 +404,11 @@ class KafkaClient:
     def _turn(self, *, busy: bool) -> None:
         if busy:
             self._clock.sleep(_BUSY_PAUSE_S)
-        with self._poll_lock:
-            self._poll(0 if busy else _POLL_S)
+        if self._poll_lock.acquire(timeout=_POLL_S):  # whoever flushes holds it, and handles the reports himself
+            try:
+                self._poll(0 if busy else _POLL_S)
+            finally:
+                self._poll_lock.release()
         if self._fatal:
             self._rebuild()
         oldest = self._oldest()

@@ -143,7 +143,8 @@ class _Writer:
     def _tagged(self, value: object, kind: type) -> object:
         known = WRITERS.get(kind)
         if known is None:
-            raise UnfitError(f"a {kind_name(kind)}")
+            name = kind_name(kind)
+            raise UnfitError(f"{'an' if name[0] in 'aeiou' else 'a'} {name}")
         if kind is bytes:
             self._spend(len(cast("bytes", value)))
         tag, write = known

@@ -10,18 +10,22 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import confluent_kafka
 import pytest
 
 from postroom.libs.config_loader import Config, load_config
 from postroom.libs.event import DeadLetterReason, Delivered, FailedReason, Record
 from postroom.libs.exceptions import (
+    ConfigurationError,
     KafkaConnectionError,
     LifecycleError,
     NotRepresentableError,
     QueueFullError,
     RecordTooLargeError,
 )
+from postroom.observability.metric_table import CLIENT_QUEUE_BYTES, CLIENT_QUEUE_MESSAGES
 from postroom.observability.metrics import Metrics
 from postroom.streaming.delivery import Action
 from postroom.streaming.kafka_client import KafkaClient
@@ -322,3 +326,238 @@ def test_a_mapping_that_cannot_be_sent_raises_what_went_wrong() -> None:
     with pytest.raises(KafkaConnectionError):
         client.publish({"user_id": "u1"})
     client.close(0)
+
+
+class TestWhileItIsBeingEmptied:
+    """A purge takes a while; nobody is kept waiting for it who did not ask to wait."""
+
+    def test_nothing_is_taken_and_nobody_waits(self, cluster: MockCluster) -> None:
+        reports = Reports()
+        with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+            refused: list[bool] = []
+
+            def on_done(report: Report) -> None:  # runs in the middle of the purge
+                try:
+                    client.publish(record(1), reports.of(1))
+                except QueueFullError:
+                    refused.append(client.wait_for_room(0))
+                reports.of(0)(report)
+
+            cluster.slow(5_000)
+            client.publish(record(0), on_done)
+            client.purge()
+            assert refused == [False]
+            cluster.slow(0)
+            assert client.wait_for_room(0)
+            client.publish(record(2), reports.of(2))
+            assert client.flush(20) == 0
+        assert sorted(reports.by_record) == [0, 2]
+
+    def test_who_waits_for_room_is_let_in_afterwards_though_others_were_faster(self, cluster: MockCluster) -> None:
+        with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+            client._emptying = True
+            let_in: list[bool] = []
+            waiting = threading.Thread(target=lambda: let_in.append(client.wait_for_room(20)))
+            waiting.start()
+            client._emptying = False
+            cluster.slow(60_000)
+            client.publish(record(), lambda _: None)
+            waiting.join()
+            client.purge()
+        assert let_in == [True]
+
+
+class TestSignalsInTheMiddle:
+    """Ctrl-C raises wherever the main thread is, and the main thread polls too."""
+
+    def test_a_report_whose_handling_was_cut_short_is_handled_again(self, cluster: MockCluster) -> None:
+        reports = Reports()
+        tries: list[Report] = []
+
+        def interrupted_at_first(report: Report) -> None:
+            tries.append(report)
+            if len(tries) == 1:
+                raise KeyboardInterrupt
+            reports.of(0)(report)
+
+        with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+            with client._poll_lock:  # the poll thread keeps away: it is the main thread that polls
+                client.publish(record(0), interrupted_at_first)
+                client.publish(record(1), reports.of(1))
+                with pytest.raises(KeyboardInterrupt):
+                    while True:
+                        client._poll(0.1)
+                assert client.in_flight() >= 1
+            assert client.flush(20) == 0
+        assert [len(reports.by_record[number]) for number in (0, 1)] == [1, 1]
+        assert tries[0] is tries[1]
+
+    def test_after_an_interrupted_publish_no_report_follows(self, cluster: MockCluster) -> None:
+        class Interrupting:
+            """A producer whose call is interrupted after it has taken the record."""
+
+            def __init__(self, settings: dict[str, Any], **more: Any) -> None:
+                self._inner = confluent_kafka.Producer(settings, **more)
+
+            def produce(self, *args: Any, **named: Any) -> None:
+                self._inner.produce(*args, **named)
+                raise KeyboardInterrupt
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(self._inner, name)
+
+        reports = Reports()
+        metrics = Metrics()
+        with KafkaClient(config_for(cluster.bootstrap), metrics=metrics, make_producer=Interrupting) as client:
+            with pytest.raises(KeyboardInterrupt):
+                client.publish(record(), reports.of(0))
+            assert client.in_flight() == 0
+            until(lambda: metrics.get_summary()["publish_errors_by_code"].get("second_report"))
+        assert reports.by_record == {}
+
+    def test_a_closing_that_was_cut_short_goes_on_the_second_time(self, cluster: MockCluster) -> None:
+        reports = Reports()
+        client = KafkaClient(config_for(cluster.bootstrap), metrics=Metrics())
+        cluster.slow(60_000)
+        client.publish(record(), reports.of(0))
+        flush, client.flush = client.flush, interrupt  # type: ignore[method-assign, assignment]  # Ctrl-C while it waits
+        with pytest.raises(KeyboardInterrupt):
+            client.close()
+        client.flush = flush  # type: ignore[method-assign]  # as it was
+        with pytest.raises(LifecycleError):
+            client.publish(record(), reports.of(1))
+        client.close(0)
+        assert [len(reports.by_record[number]) for number in reports.by_record] == [1]
+        assert client._producer is None
+
+
+def interrupt(_: float) -> int:
+    raise KeyboardInterrupt
+
+
+class TestReportHandlers:
+    def test_one_that_waits_for_reports_is_told_so_instead_of_waiting_for_ever(self, cluster: MockCluster) -> None:
+        reports = Reports()
+        said: list[str] = []
+
+        def waits(report: Report) -> None:
+            for wait in (client.purge, client.close, lambda: client.flush(1)):
+                with pytest.raises(LifecycleError) as told:
+                    wait()
+                said.append(str(told.value))
+            reports.of(0)(report)
+
+        with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+            client.publish(record(), waits)
+            assert client.flush(20) == 0
+        assert len(said) == 3
+        assert reports.all[0].decision.action is Action.DELIVERED
+
+
+class TestThePollThread:
+    def test_it_survives_what_goes_wrong_and_tries_again(self, cluster: MockCluster) -> None:
+        """A producer that cannot be made anew (no more file handles, say) is asked for until it can."""
+        reports = Reports()
+        made: list[object] = []
+
+        def make_producer(settings: dict[str, Any], **more: Any) -> object:
+            made.append(settings)
+            if len(made) in (2, 3):
+                raise OSError(24, "Too many open files")
+            return confluent_kafka.Producer(settings, **more)
+
+        client = KafkaClient(
+            config_for(cluster.bootstrap), metrics=Metrics(), make_producer=make_producer, clock=FastClock(times=20)
+        )
+        with client:
+            client._fatal = True
+            client._wake.set()
+            until(lambda: len(made) == 4 and not client._fatal)
+            assert client.alive()
+            client.publish(record(), reports.of(0))
+            assert client.flush(400) == 0
+        assert reports.all[0].decision.action is Action.DELIVERED
+
+    def test_without_it_nothing_is_taken(self, cluster: MockCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        def no_more_threads(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        client = KafkaClient(config_for(cluster.bootstrap), metrics=Metrics())
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", no_more_threads)
+            with pytest.raises(RuntimeError):
+                client.publish(record(), lambda _: None)
+        reports = Reports()
+        with client:
+            client.publish(record(), reports.of(0))
+            assert client.flush(20) == 0
+        assert len(reports.all) == 1
+
+    def test_a_caller_who_flushes_for_long_does_not_keep_it_from_giving_up_the_old(self) -> None:
+        with MockCluster() as gone:
+            bootstrap = gone.bootstrap
+        reports = Reports()
+        clock = FastClock(times=20)
+        client = KafkaClient(config_for(bootstrap, delivery__hand_over_after_s=12), metrics=Metrics(), clock=clock)
+        client.publish(record(), reports.of(0))
+        assert client.flush(10_000) == 0
+        client.close(0)
+        assert reports.all[0].decision.reason is FailedReason.KAFKA_UNAVAILABLE
+
+
+class TestFatalErrors:
+    def test_what_produce_refuses_for_one_waits_for_the_new_producer(self, cluster: MockCluster) -> None:
+        class Fatal:
+            """A producer that met a fatal error: nothing says so but its next produce."""
+
+            def produce(self, *_: object, **__: object) -> None:
+                raise confluent_kafka.KafkaException(confluent_kafka.KafkaError(confluent_kafka.KafkaError._FATAL))
+
+            def poll(self, _: float) -> int:
+                threading.Event().wait(0.02)
+                return 0
+
+            def purge(self, **_: object) -> None: ...
+
+        made: list[object] = []
+
+        def make_producer(settings: dict[str, Any], **more: Any) -> object:
+            made.append(Fatal() if not made else confluent_kafka.Producer(settings, **more))
+            return made[-1]
+
+        reports = Reports()
+        with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics(), make_producer=make_producer) as client:
+            with pytest.raises(QueueFullError):
+                client.publish(record(0), reports.of(0))
+            assert client.wait_for_room(20)
+            client.publish(record(1), reports.of(1))
+            assert client.flush(20) == 0
+        assert len(made) == 2
+        assert [reports.by_record[1][0].decision.action] == [Action.DELIVERED]
+        assert 0 not in reports.by_record
+
+
+def test_settings_that_the_client_library_refuses_are_a_configuration_error() -> None:
+    config = load_config(overrides={"broker": "127.0.0.1:1", "producer.librdkafka.batch.size": -5}, environ={})
+    client = KafkaClient(config, metrics=Metrics())
+    with pytest.raises(ConfigurationError, match=r"batch\.size"):
+        client.start()
+
+
+def test_its_queue_is_shown_while_it_lives(cluster: MockCluster) -> None:
+    metrics = Metrics()
+    cluster.slow(3_000)
+    with KafkaClient(config_for(cluster.bootstrap), metrics=metrics) as client:
+        for number in range(7):
+            client.publish(record(number, value=bytes(1_000)), lambda _: None)
+        assert metrics.snapshot().total(CLIENT_QUEUE_MESSAGES) == 7
+        until(lambda: metrics.snapshot().total(CLIENT_QUEUE_BYTES) >= 7_000)
+        cluster.slow(0)
+    assert metrics.snapshot().total(CLIENT_QUEUE_MESSAGES) == 0
+
+
+def test_a_mapping_needs_a_topic(cluster: MockCluster) -> None:
+    config = config_for(cluster.bootstrap)
+    without = config.model_copy(update={"topics": {}})
+    with KafkaClient(without, metrics=Metrics()) as client, pytest.raises(ConfigurationError):
+        client.publish({"user_id": "u1"})
