@@ -47,7 +47,7 @@ class Desk:
         source.write_text("".join(f"{event if isinstance(event, str) else json.dumps(event)}\n" for event in events))
         assert self("send", str(source))[0] == 0
 
-    def headers_in_topic(self) -> list[dict[str, bytes]]:
+    def headers_in_topic(self) -> list[dict[str, str | bytes | None]]:
         """The headers of every record in the topic of the events, by a plain consumer."""
         consumer = Consumer({"bootstrap.servers": self.stack.bootstrap, "group.id": "plain"})
         try:
