@@ -18,6 +18,7 @@ from postroom.libs.exceptions import LifecycleError, StackError
 from postroom.testing import local_stack
 from postroom.testing.broker_settings import free_ports
 from postroom.testing.local_stack import LocalStack
+from tests.tcp_proxy import TcpProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -294,7 +295,8 @@ class TestSeams:
         [proxy_port] = free_ports(1)
         with LocalStack(registry=False, advertised_ports=[proxy_port]) as stack:
             assert stack.bootstrap == f"127.0.0.1:{proxy_port}"
-            seen = AdminClient({"bootstrap.servers": stack.broker(1).bootstrap, "log_level": 0}).list_topics(timeout=10)
+            with TcpProxy(proxy_port, stack.broker(1).port):
+                seen = AdminClient({"bootstrap.servers": stack.bootstrap, "log_level": 0}).list_topics(timeout=10)
             assert seen.brokers[1].port == proxy_port
             stack.create_topic("behind-a-proxy")
 
