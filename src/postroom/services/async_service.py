@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from postroom.libs.event import RefusedReason
-from postroom.services.producer_service import ProducerService, check_timeout
+from postroom.services.producer_service import ProducerService, checked_timeout
 from postroom.services.settlement import QUEUE_FULL_RETRY_S
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ class AsyncProducerService:
         `timeout` bounds the waiting for pace and room only. An event that is on its way stays on its way when the
         await is cancelled; cancelled while it waits for its pace, it is refused and never sent.
         """
-        check_timeout(timeout)
+        patience_s = checked_timeout(timeout)
         service = self.service
         if not service.running:
             await self.start()
         item = service.admit(event, event_type, key, event_id, timestamp, headers)
         if item.record is not None:
-            await self._send(item, timeout)
+            await self._send(item, patience_s)
         return await _outcome(item.receipt)
 
     async def _send(self, item: Item, timeout_s: float) -> None:
@@ -99,7 +99,7 @@ class AsyncProducerService:
             service.cut_short(item)
             raise
         finally:
-            service.leave_door(item)
+            service.door.leave(item)
 
     async def _wait_for_pace(self, item: Item, timeout_s: float) -> bool:
         service, loop = self.service, asyncio.get_running_loop()

@@ -98,12 +98,14 @@ class Intake:
     ) -> tuple[str | None, str | None, Headers]:
         """Take type and id out of CloudEvents headers, where the arguments do not say them; return the rest as sent."""
         own: dict[str, str] = {}
-        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        pairs = _header_pairs(headers)
         for name in ("ce_type", "ce_id"):
             values = [value for header, value in pairs if header == name]
             if len(values) > 1:
                 raise MetadataError(f"the header {name} stands there {len(values)} times")
             if values:
+                if not isinstance(values[0], str | bytes):
+                    raise TypeError(f"the header {name} must be str or bytes, not {type(values[0]).__name__}")
                 try:
                     own[name] = values[0].decode() if isinstance(values[0], bytes) else values[0]
                 except UnicodeDecodeError:
@@ -160,6 +162,13 @@ def _check_kinds(event: object, event_type: object, key: object, event_id: objec
         raise TypeError(f"key must be str or bytes, not {type(key).__name__}")
     if timestamp is not None and type(timestamp) is not int:
         raise TypeError(f"timestamp must be int (milliseconds since 1970), not {type(timestamp).__name__}")
+
+
+def _header_pairs(headers: HeadersInput) -> list[tuple[str, str | bytes]]:
+    try:
+        return [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+    except ValueError:
+        raise TypeError("headers must be a mapping, or pairs of a name and a value") from None
 
 
 def _checked_metadata(key: str | bytes | None, event_id: str | None, timestamp: int | None) -> bytes | None:

@@ -19,8 +19,8 @@ class Item:
 
     `record` is what is to be sent, None when the outcome was clear without sending. `dead_letter_reason` is set
     once that record is a dead letter. `attempt` is above 1 for a repeat that postroom causes. `raw` holds the bytes
-    of an event that was handed in as bytes. `sequence` is 0 until the publisher has taken the record. `last_report` is
-    the report that is being, or has been, dealt with. Times are seconds of the service's monotonic clock.
+    of an event that was handed in as bytes. `sequence` is 0 until the publisher has taken the record. Times are
+    seconds of the service's monotonic clock.
     """
 
     __slots__ = (
@@ -30,7 +30,6 @@ class Item:
         "dead_letter_reason",
         "handed_in",
         "lane",
-        "last_report",
         "raw",
         "receipt",
         "record",
@@ -53,7 +52,6 @@ class Item:
         self.violations: tuple[Violation, ...] = ()
         self.sequence = 0
         self.attempt = 1
-        self.last_report: Report | None = None
         self._on_report = on_report
 
     def report(self, report: Report) -> None:

@@ -18,6 +18,7 @@ from postroom.libs.logger import get_logger
 from postroom.observability.metrics import METRICS, Metrics
 from postroom.services.batch import Batch
 from postroom.services.components import Components, Registry
+from postroom.services.door import Door
 from postroom.services.holder import FailHolder, Holder
 from postroom.services.intake import Intake
 from postroom.services.ledger import Ledger
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 # Records between two inline polls of a producing caller.
 _SERVE_EVERY = 128
 
+_LONGEST_WAIT_S = 1e9  # thirty years stand for ever
 # How long closing waits for callers who are just handing an event in; that takes microseconds.
 _ADMISSION_S = 1.0
 
@@ -96,8 +98,7 @@ class ProducerService:
         self._running = False
         self._closed = False
         self._ended = False
-        self._admitting: set[int] = set()  # threads inside `admit`
-        self._at_the_door: set[Item] = set()  # admitted, and somebody is about to hand them over
+        self.door = Door()
         self._parts: Components | None = None
         self._intake: Intake | None = None
         self.ledger = Ledger()
@@ -184,11 +185,9 @@ class ProducerService:
         """From here on nothing goes to the publisher; who stands at the door with an event is turned away."""
         with self._order_lock:  # whoever is sending right now has sent; who comes later sees it closed
             self._running = False
-        end = self._clock.monotonic() + _ADMISSION_S
-        while self._admitting and self._clock.monotonic() < end:
-            self._clock.sleep(0.001)
+        waiting = self.door.waiting(self._clock, _ADMISSION_S)
         with self._order_lock:
-            for item in list(self._at_the_door):
+            for item in waiting:
                 self._turn_away(item)
 
     def _turn_away(self, item: Item) -> None:
@@ -269,9 +268,9 @@ class ProducerService:
         Raises only for misuse: TypeError for an argument of a wrong kind, LifecycleError when closed, and what
         `start()` raises when this is the first event.
         """
-        check_timeout(timeout)
+        patience_s = checked_timeout(timeout)
         item = self.admit(event, event_type, key, event_id, timestamp, headers)
-        self.hand_over(item, timeout)
+        self.hand_over(item, patience_s)
         return item.receipt
 
     def hand_over(self, item: Item, timeout: float) -> None:
@@ -289,7 +288,7 @@ class ProducerService:
             self.cut_short(item)
             raise
         finally:
-            self.leave_door(item)
+            self.door.leave(item)
 
     def _wait_for_pace(self, item: Item, timeout: float) -> bool:
         limiter = self.parts.limiter
@@ -349,20 +348,20 @@ class ProducerService:
         `attempt` is above 1 for an event that postroom itself hands in again: it is marked with `x-attempt`.
         An item with a record stands at the door until `hand_over` is done with it.
         """
-        me = threading.get_ident()
-        self._admitting.add(me)
+        door = self.door
+        door.enter()
         try:
             while not self._running:
-                self._admitting.discard(me)
+                door.entered()
                 self.start()
-                self._admitting.add(me)
+                door.enter()
             intake = self._intake
             assert intake is not None
             item = intake.admit(event, event_type, key, event_id, timestamp, headers, attempt)
             if item.record is not None:
-                self._at_the_door.add(item)
+                door.wait(item)
         finally:
-            self._admitting.discard(me)
+            door.entered()
         return item
 
     def try_send(self, item: Item) -> bool:
@@ -402,10 +401,6 @@ class ProducerService:
         if not item.sequence:
             self.refuse(item, RefusedReason.RATE_LIMITED, 0.0, "interrupted before it was sent")
 
-    def leave_door(self, item: Item) -> None:
-        """Say that whoever handed the item in is done with it: it was sent, or has its outcome."""
-        self._at_the_door.discard(item)
-
     # -- fork
 
     def after_fork_in_child(self) -> None:
@@ -425,10 +420,11 @@ class ProducerService:
                 receipt.abandon(Failed(FailedReason.CLOSED, may_be_in_kafka=True, detail=detail))
 
 
-def check_timeout(timeout: object) -> None:
-    """Raise TypeError for what cannot be a number of seconds, before anything is counted."""
+def checked_timeout(timeout: object) -> float:
+    """Return the number of seconds; TypeError for what cannot be one, before anything is counted."""
     if not isinstance(timeout, int | float):
         raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
+    return min(timeout, _LONGEST_WAIT_S)
 
 
 _shared_lock = threading.Lock()

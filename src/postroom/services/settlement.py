@@ -80,51 +80,43 @@ class Settlement:
     # -- the publisher's last word on a record
 
     def on_report(self, item: Item, report: Report) -> None:
-        """Decide and count what the report means. Called where reports arrive: never waits.
-
-        The same report comes again when a signal handler's exception (Ctrl-C) cut the first try short: then only
-        what is left is done.
-        """
-        counted = item.last_report is report and not item.book.is_open(item.receipt)
-        item.last_report = report
-        if counted and item.receipt.done():
-            return
+        """Decide and count what the report means. Called where reports arrive: never waits, never raises."""
         decision = report.decision
         try:
             if decision.action is Action.DELIVERED:
-                self._accept(item, report, counted=counted)
+                self._accept(item, report)
             elif decision.action is Action.DEAD_LETTER and not item.dead_letter_reason:
                 assert isinstance(decision.reason, DeadLetterReason)
                 self._repair(item, decision.reason)
             else:
-                self._hold(item, report, counted=counted)
+                self._hold(item, report)
         except Exception as exc:  # noqa: BLE001 - a defect of ours, or of the holder, must not leave the event open
             maybe = decision.may_be_in_kafka or decision.action is Action.DELIVERED
             self.fail_for_defect(item, "report", exc, may_be_in_kafka=maybe)
 
-    def _accept(self, item: Item, report: Report, *, counted: bool) -> None:
+    def _accept(self, item: Item, report: Report) -> None:
         record, receipt, reason = item.record, item.receipt, item.dead_letter_reason
         assert record is not None
-        if self._journal is not None and not counted:
+        if self._journal is not None:
             self._write_journal(self._journal, item, record)
         latency_s = self._clock.monotonic() - item.handed_in
         outcome: Outcome
         if reason:
-            known = counted or item.book.dead_letter(receipt, reason, latency_s)
+            known = item.book.dead_letter(receipt, reason, latency_s)
             outcome = DeadLettered(reason, record.topic, report.partition, report.offset, item.violations)
         else:
-            known = counted or item.book.deliver(receipt, latency_s)
+            known = item.book.deliver(receipt, latency_s)
             outcome = Delivered(record.topic, report.partition, report.offset)
         self._resolve(item, outcome, known=known)
 
-    def _hold(self, item: Item, report: Report, *, counted: bool) -> None:
+    def _hold(self, item: Item, report: Report) -> None:
         record = item.record
         assert record is not None
         outcome = self._holder.hold(record, report)
         if isinstance(outcome, Failed):
-            known = counted or item.book.fail(item.receipt, outcome.reason.value)
+            known = item.book.fail(item.receipt, outcome.reason.value)
         else:
-            known = counted or item.book.spool(item.receipt, self._clock.monotonic() - item.handed_in)
+            known = item.book.spool(item.receipt, self._clock.monotonic() - item.handed_in)
         self._resolve(item, outcome, known=known)
         self._log.warning(
             "event_not_delivered",

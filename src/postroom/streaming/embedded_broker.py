@@ -8,7 +8,6 @@ the judge of loss, order or duplicates; for that start a real Kafka with `postro
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import weakref
@@ -17,6 +16,7 @@ from typing import Any, Self
 from confluent_kafka import KafkaException, Producer
 
 from postroom.libs.exceptions import KafkaConnectionError, LifecycleError
+from postroom.streaming.librdkafka_object import never_free
 
 PARTITIONS = 4
 """Topics appear on first use with so many partitions; the mock cluster has no CreateTopics."""
@@ -77,8 +77,7 @@ class EmbeddedBroker:
 
     def _after_fork_in_child(self) -> None:
         if self._owner is not None:
-            # Freeing it would wait for threads that this process does not have: it is never freed here.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._owner))
+            never_free(self._owner)
         self.stop()
 
 

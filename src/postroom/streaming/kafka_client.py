@@ -5,57 +5,54 @@ oldest unacknowledged record is older than `delivery.hand_over_after_s`, everyth
 reported, and the caller decides what becomes of it.
 
 Facts this file is built on (measured with librdkafka 2.16.0, kept by tests):
-- A blocking poll in a thread beside a busy producing thread starves: producing callers poll inline every so many
-  records, the thread waits while they do.
 - A purge goes on for a moment after it has returned and may take records that were produced after it: the gate
   stays closed until that moment has passed.
 - A record that waits for a retry is purged with the code of the queue, though its first try may be in the log.
 - A forked child must not touch the parent's producer, not even to free it: its threads do not exist there.
-- An exception from a signal handler (Ctrl-C) can come up in the middle of a delivery callback, because the main
-  thread polls too; librdkafka does not repeat that report, so it is kept here and handled by the poll thread.
+- Who may poll, and why the main thread never does: `poll_thread`.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
+import contextlib
 import os
 import threading
 import weakref
-from collections import deque
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.libs.config_loader import Config, load_config
-from postroom.libs.event import Delivered, EventIds, FailedReason, Record
-from postroom.libs.exceptions import ConfigurationError, LifecycleError, NotRepresentableError, QueueFullError
+from postroom.libs.event import Delivered, FailedReason, Record
+from postroom.libs.exceptions import LifecycleError, QueueFullError
 from postroom.libs.logger import get_logger, limited
 from postroom.observability.metric_table import CLIENT_QUEUE_BYTES, CLIENT_QUEUE_MESSAGES
 from postroom.observability.metrics import METRICS, Metrics, Reading
 from postroom.streaming.connection_watch import ConnectionWatch
-from postroom.streaming.delivery import DELIVERED, FATAL, PURGE_QUEUE, Action, decide, was_never_sent
-from postroom.streaming.librdkafka_settings import producer_settings
-from postroom.streaming.publisher import OnDone, Report, publish_error
+from postroom.streaming.delivery import DELIVERED, FATAL, PURGE_QUEUE, decide, was_never_sent
+from postroom.streaming.json_publish import publish_as_json
+from postroom.streaming.librdkafka_object import never_free, new_producer
+from postroom.streaming.poll_thread import PollThread
+from postroom.streaming.publisher import OnDone, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from confluent_kafka import Message
 
-# A busy producer's thread is left to poll for itself; it is busy when it produced this many records
-# since the poll thread last looked (every 5 ms).
-_BUSY_RECORDS = 32
-_BUSY_PAUSE_S = 0.005
-_IDLE_WAIT_S = 0.5
-_POLL_S = 0.02
 # How long a purge may still take records after it returned: under 1 ms in 200 tries, so this is ample.
 _PURGE_SETTLES_S = 0.05
 _PURGE_REPORTS_S = 5.0
+_THREAD_ENDS_S = 5.0
+# A record that waits for so long may have lost its leader. Left to itself the library asks for the new one after 0.1,
+# 0.3, ... 6.3, 12.7 s (`retry.backoff.max.ms` bounds those pauses too): too late for a leader elected after 9 s.
+_LEADER_LOST_S = 2.0
+_ASK_EVERY_S = 1.0
+_ASK_TIMEOUT_S = 0.25
 # After a turn of the poll thread that failed (a producer that could not be made anew): before the next one.
 _TRY_AGAIN_S = 1.0
-_ROOM_CHECK_S = 0.002
+_CHECK_S = 0.002
 _INVALID_ARG = -186
 
 _clients: weakref.WeakSet[KafkaClient] = weakref.WeakSet()
@@ -64,11 +61,12 @@ _clients: weakref.WeakSet[KafkaClient] = weakref.WeakSet()
 class _Taken:
     """One record on its way, and the callback that librdkafka calls with its report."""
 
-    __slots__ = ("client", "never_connected", "number", "on_done", "taken_at")
+    __slots__ = ("client", "never_connected", "number", "on_done", "taken_at", "topic")
 
-    def __init__(self, client: KafkaClient, number: int, on_done: OnDone, taken_at: float) -> None:
+    def __init__(self, client: KafkaClient, number: int, topic: str, on_done: OnDone, taken_at: float) -> None:
         self.client = client
         self.number = number
+        self.topic = topic
         self.on_done = on_done
         self.taken_at = taken_at
         self.never_connected = False
@@ -116,19 +114,17 @@ class KafkaClient:
         self._purge_lock = threading.Lock()
         self._poll_lock = threading.Lock()  # one poller at a time, so that reports are handled one by one
         self._gate = threading.Lock()  # held while a record is taken
-        self._wake = threading.Event()
         self._producer: Any = None
-        self._thread: threading.Thread | None = None
+        self._thread: PollThread | None = None
         self._poller = 0  # the thread that is handling reports now
-        self._stopping = False
         self._closed = False
         self._emptying = False
         self._fatal = False
         self._open: dict[int, _Taken] = {}
-        self._interrupted: deque[tuple[_Taken, Report]] = deque()
         self._taken = 0
         self._left = 0
-        self._idle = False
+        self._flushing = 0
+        self._asked_at = 0.0
         self._watch = self._new_watch()
 
     def _new_watch(self) -> ConnectionWatch:
@@ -153,7 +149,7 @@ class KafkaClient:
             self._config = load_config()
         self._hand_over_after_s = self._config.delivery.hand_over_after_s
         self._producer = self._new_producer()
-        thread = threading.Thread(target=self._run, name="postroom-poll", daemon=True)
+        thread = PollThread(self._turn_safely, lambda: bool(self._open) or self._fatal, lambda: self._taken)
         try:
             thread.start()
         except BaseException:
@@ -165,20 +161,9 @@ class KafkaClient:
 
     def _new_producer(self) -> Any:
         assert self._config is not None
-        if self._config.broker == "embedded":
-            raise LifecycleError(
-                "the embedded broker is not running",
-                remedy="start postroom.streaming.embedded_broker.EmbeddedBroker and use its address",
-            )
         watch = self._watch = self._new_watch()
         callbacks = {"error_cb": self._on_error, "stats_cb": watch.on_statistics}
-        try:
-            return self._make_producer(producer_settings(self._config) | callbacks, logger=_LibraryLog(self._log))
-        except KafkaException as exc:
-            raise ConfigurationError(
-                f"the Kafka client does not accept its settings: {exc.args[0].str()}",
-                remedy="mend the section producer of the configuration",
-            ) from exc
+        return new_producer(self._make_producer, self._config, callbacks, self._log)
 
     def close(self, timeout_s: float = 20.0) -> None:
         """Wait up to `timeout_s` seconds for what is on its way, report the rest as not delivered, let go.
@@ -195,10 +180,8 @@ class KafkaClient:
                 if self.flush(timeout_s):
                     self.purge()
             finally:
-                self._stopping = True
-                self._wake.set()
-            if self._thread is not None:
-                self._thread.join(5.0)
+                if self._thread is not None:
+                    self._thread.stop(_THREAD_ENDS_S)
             if self._end_readings is not None:
                 self._end_readings()
             with self._gate:
@@ -229,7 +212,9 @@ class KafkaClient:
         mapping also NotRepresentableError and the PublishError that fits the failure.
         """
         if not isinstance(record, Record):
-            return self._publish_mapping(record)
+            self.start()
+            assert self._config is not None
+            return publish_as_json(self, record, self._config, self._clock)
         if on_done is None:
             raise TypeError("publish(record, on_done): a record needs somebody who hears its report")
         with self._gate:
@@ -238,13 +223,13 @@ class KafkaClient:
             if self._emptying or self._fatal:
                 raise QueueFullError("the queue of unacknowledged records is being emptied")
             number = self._taken = self._taken + 1
-            taken = _Taken(self, number, on_done, self._clock.monotonic())
+            taken = _Taken(self, number, record.topic, on_done, self._clock.monotonic())
             taken.never_connected = self._watch.connected is False
             self._open[number] = taken
             try:
                 refused = self._produce(record, taken)
-                if self._idle:
-                    self._wake.set()
+                if self._thread is not None and self._thread.idle:
+                    self._thread.wake()
             except BaseException:  # not taken; or a signal handler's: the caller tells that the record may be sent
                 self._open.pop(number, None)
                 raise
@@ -271,33 +256,6 @@ class KafkaClient:
             return Report(decide(_INVALID_ARG), code=_INVALID_ARG, detail=type(exc).__name__)
         return None
 
-    def _publish_mapping(self, event: Mapping[str, object]) -> Delivered:
-        self.start()
-        assert self._config is not None
-        try:
-            value = json.dumps(dict(event), allow_nan=False, ensure_ascii=False).encode()
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise NotRepresentableError("the event cannot be written as JSON", remedy="use plain JSON types") from exc
-        now_ms = self._clock.time_ms()
-        event_id = EventIds().next(now_ms)
-        topic = next(iter(self._config.topics.values()), None)
-        if topic is None:
-            raise ConfigurationError("no topic is configured", remedy="name one under topics")
-        record = Record(topic, None, value, (("ce_id", event_id.encode()),), event_id, now_ms)
-        answered = threading.Event()
-        reports: list[Report] = []
-
-        def on_done(report: Report) -> None:
-            reports.append(report)
-            answered.set()
-
-        self.publish(record, on_done)
-        answered.wait()  # bounded: every record gets its report within hand_over_after_s and a little
-        report = reports[0]
-        if report.decision.action is Action.DELIVERED:
-            return Delivered(topic, report.partition, report.offset)
-        raise publish_error(topic, report)
-
     # -- waiting
 
     def in_flight(self) -> int:
@@ -306,7 +264,10 @@ class KafkaClient:
 
     def serve(self) -> None:
         """Handle the reports that have arrived, unless another thread is at it."""
-        if self._poll_lock.acquire(blocking=False):
+        if threading.current_thread() is threading.main_thread():
+            if self._thread is not None:
+                self._thread.stand_aside()
+        elif self._poll_lock.acquire(blocking=False):
             try:
                 self._poll(0)
             finally:
@@ -327,7 +288,7 @@ class KafkaClient:
                 return True
             if not self._clock.monotonic() < end:
                 return False
-            self._clock.sleep(_ROOM_CHECK_S)
+            self._clock.sleep(_CHECK_S)
 
     def flush(self, deadline_s: float) -> int:
         """Wait up to `deadline_s` seconds until every record is reported; return how many are not.
@@ -336,16 +297,21 @@ class KafkaClient:
         """
         self._refuse_in_handlers()
         end = self._clock.monotonic() + deadline_s
-        while True:
-            left = end - self._clock.monotonic()
-            if left > 0 and (self._emptying or self._fatal):
-                self._clock.sleep(_ROOM_CHECK_S)  # leave the polling to those who mend it
-                continue
-            with self._poll_lock:  # what another thread has taken out before is handled once it lets go of this
-                producer = self._producer
-                if not self._open or producer is None or not left > 0:
-                    return len(self._open)
-                self._guarded(producer.flush, min(0.1, left))
+        self._flushing += 1
+        try:
+            while self._open and self._producer is not None and self._clock.monotonic() < end:
+                self._clock.sleep(_CHECK_S)
+                if not self._open:
+                    self._let_handlers_return()
+        finally:
+            self._flushing -= 1
+        self._let_handlers_return()
+        return len(self._open)
+
+    def _let_handlers_return(self) -> None:
+        """Wait until whoever has taken a report out has handled it: a record may come of that."""
+        with self._poll_lock:
+            pass
 
     def purge(self) -> None:
         """Give up on everything unacknowledged; each such record is reported before this returns.
@@ -371,8 +337,11 @@ class KafkaClient:
         self._guarded(lambda _: producer.purge(in_queue=True, in_flight=True), 0.0)
         end = self._clock.monotonic() + _PURGE_REPORTS_S
         while self._open and self._clock.monotonic() < end:
-            with self._poll_lock:
-                self._poll(0.05)
+            if self._thread is not None and self._thread.is_current():
+                with self._poll_lock:
+                    self._poll(0.05)
+            else:
+                self._clock.sleep(_CHECK_S)
         with self._poll_lock:
             for taken in list(self._open.values()):
                 self.settle(taken, Report(decide(PURGE_QUEUE), code=PURGE_QUEUE, detail="no report after a purge"))
@@ -384,48 +353,46 @@ class KafkaClient:
 
     # -- the poll thread
 
-    def _run(self) -> None:
-        seen = 0
-        while not self._stopping:
-            if not self._open:
-                self._idle = True
-                if not self._open and not self._fatal:  # taken between two lines: then nobody saw `_idle`
-                    self._wake.wait(_IDLE_WAIT_S)
-                self._idle = False
-                self._wake.clear()
-            busy, seen = self._taken - seen >= _BUSY_RECORDS, self._taken
-            try:
-                self._turn(busy=busy)
-            except Exception as exc:  # noqa: BLE001 - without this thread no record would ever be reported
-                self._metrics.record_error("poll_thread")
-                self._log.error("poll_thread_failed", operation="poll", error=type(exc).__name__)
-                self._clock.sleep(_TRY_AGAIN_S)
+    def _turn_safely(self, timeout_s: float) -> None:
+        try:
+            self._turn(timeout_s)
+        except Exception as exc:  # noqa: BLE001 - without the thread no record would ever be reported
+            self._metrics.record_error("poll_thread")
+            self._log.error("poll_thread_failed", operation="poll", error=type(exc).__name__)
+            self._clock.sleep(_TRY_AGAIN_S)
 
-    def _turn(self, *, busy: bool) -> None:
-        if busy:
-            self._clock.sleep(_BUSY_PAUSE_S)
-        if self._poll_lock.acquire(timeout=_POLL_S):  # whoever flushes holds it, and handles the reports himself
-            try:
-                self._poll(0 if busy else _POLL_S)
-            finally:
-                self._poll_lock.release()
+    def _turn(self, timeout_s: float) -> None:
+        with self._poll_lock:
+            self._poll(timeout_s)
         if self._fatal:
             self._rebuild()
         oldest = self._oldest()
-        if oldest is not None and self._clock.monotonic() - oldest.taken_at > self._hand_over_after_s:
+        if oldest is None:
+            return
+        now = self._clock.monotonic()
+        if now - oldest.taken_at > self._hand_over_after_s:
             self.purge()
+        elif now - oldest.taken_at > _LEADER_LOST_S and now - self._asked_at > _ASK_EVERY_S:
+            self._asked_at = now
+            self._ask_for_leader(oldest.topic)
+
+    def _ask_for_leader(self, topic: str) -> None:
+        """Let the client library learn where the partitions of `topic` are led now; what it learns it uses."""
+        producer = self._producer
+        if producer is not None:
+            with contextlib.suppress(KafkaException):
+                producer.list_topics(topic, _ASK_TIMEOUT_S)
 
     def _poll(self, timeout_s: float) -> None:
         producer = self._producer
         if producer is not None:
-            self._guarded(producer.poll, timeout_s)
+            # `flush` polls too, and lets nothing linger meanwhile.
+            self._guarded(producer.flush if self._flushing else producer.poll, timeout_s)
 
     def _guarded(self, call: Callable[[float], object], timeout_s: float) -> None:
         """Call poll, flush or purge; on a fatal error the first two raise, and that is the only word of it."""
         self._poller = threading.get_ident()
         try:
-            while self._interrupted:
-                self.settle(*self._interrupted.popleft())
             call(timeout_s)
         except (KafkaException, SystemError) as exc:
             self._fatal = True
@@ -472,7 +439,6 @@ class KafkaClient:
         decision = decide(error.code(), fatal=error.fatal() or error.code() == FATAL)
         if decision.rebuild:
             self._fatal = True
-            self._wake.set()
             raise QueueFullError("the producer is being made anew") from None
         return Report(was_never_sent(decision), code=error.code(), detail=error.name() or "unknown")
 
@@ -481,18 +447,14 @@ class KafkaClient:
         if self._open.pop(taken.number, None) is None:
             self._metrics.record_error("second_report")
             return
+        self._left += 1
+        if report.code:
+            self._metrics.record_error(report.detail.split(" ", 1)[0].lower())
         try:
-            self._left += 1
-            if report.code:
-                self._metrics.record_error(report.detail.split(" ", 1)[0].lower())
             taken.on_done(report)
         except Exception as exc:  # noqa: BLE001 - an error here would surface from another caller's poll: log and count it
             self._metrics.record_error("report_handler")
             self._log.error("report_handler_failed", operation="report", error=type(exc).__name__)
-        except BaseException:  # a signal handler's, Ctrl-C for one: it goes on up, and the report is handled again
-            self._open[taken.number] = taken
-            self._interrupted.append((taken, report))
-            raise
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
@@ -522,22 +484,10 @@ class KafkaClient:
 
     def _after_fork_in_child(self) -> None:
         if self._producer is not None:
-            # Freeing it would wait for threads that this process does not have: it is never freed here.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
+            never_free(self._producer)
         closed = self._closed
         self._reset()
         self._closed = closed
-
-
-class _LibraryLog:
-    """Takes librdkafka's own log lines: they go to our log, each kind at most once in ten seconds."""
-
-    def __init__(self, log: Any) -> None:
-        self._log = log
-
-    def log(self, _level: int, template: str, *parts: object) -> None:
-        """Log one line of the library; called from inside poll."""
-        self._log.debug("librdkafka", operation="client", detail=template % parts if parts else template)
 
 
 def _after_fork_in_child() -> None:

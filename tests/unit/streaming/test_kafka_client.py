@@ -6,6 +6,7 @@ judged elsewhere, by a real Kafka.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -242,7 +243,8 @@ def test_a_fatal_error_gives_the_client_a_new_producer(cluster: MockCluster) -> 
         until(lambda: 1 in reports.by_record)
         cluster.clear_errors()
         client._fatal = True  # whatever the library made of those codes: this is what a fatal error leaves behind
-        client._wake.set()
+        assert client._thread is not None
+        client._thread.wake()
         until(lambda: client._producer is not first)
         client.publish(record(2), reports.of(2))
         assert client.flush(20) == 0
@@ -370,27 +372,39 @@ class TestWhileItIsBeingEmptied:
 class TestSignalsInTheMiddle:
     """Ctrl-C raises wherever the main thread is, and the main thread polls too."""
 
-    def test_a_report_whose_handling_was_cut_short_is_handled_again(self, cluster: MockCluster) -> None:
-        reports = Reports()
-        tries: list[Report] = []
+    def test_no_report_is_ever_handled_on_the_main_thread(self, cluster: MockCluster) -> None:
+        """There an exception could come up in the middle of a callback of the client library, and be lost in it."""
+        handled_by: set[threading.Thread] = set()
 
-        def interrupted_at_first(report: Report) -> None:
-            tries.append(report)
-            if len(tries) == 1:
-                raise KeyboardInterrupt
-            reports.of(0)(report)
+        def handler(_: Report) -> None:
+            handled_by.add(threading.current_thread())
 
         with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
-            with client._poll_lock:  # the poll thread keeps away: it is the main thread that polls
-                client.publish(record(0), interrupted_at_first)
-                client.publish(record(1), reports.of(1))
-                with pytest.raises(KeyboardInterrupt):
-                    while True:
-                        client._poll(0.1)
-                assert client.in_flight() >= 1
+            for number in range(1_000):
+                client.publish(record(number), handler)
+                client.serve()
+            assert client.wait_for_room(20)
             assert client.flush(20) == 0
-        assert [len(reports.by_record[number]) for number in (0, 1)] == [1, 1]
-        assert tries[0] is tries[1]
+            for number in range(100):
+                client.publish(record(number), handler)
+            client.purge()
+            client.publish(record(), handler)
+        assert {thread.name for thread in handled_by} == {"postroom-poll"}
+
+    def test_other_threads_that_publish_much_handle_reports_themselves(self, cluster: MockCluster) -> None:
+        handled_by: set[threading.Thread] = set()
+
+        def work() -> None:
+            while threading.current_thread() not in handled_by:
+                with contextlib.suppress(QueueFullError):
+                    client.publish(record(), lambda _: handled_by.add(threading.current_thread()))
+                client.serve()
+
+        with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+            worker = threading.Thread(target=work)
+            worker.start()
+            worker.join(60)
+            assert worker in handled_by
 
     def test_after_an_interrupted_publish_no_report_follows(self, cluster: MockCluster) -> None:
         class Interrupting:
@@ -471,7 +485,8 @@ class TestThePollThread:
         )
         with client:
             client._fatal = True
-            client._wake.set()
+            assert client._thread is not None
+            client._thread.wake()
             until(lambda: len(made) == 4 and not client._fatal)
             assert client.alive()
             client.publish(record(), reports.of(0))

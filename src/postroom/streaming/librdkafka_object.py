@@ -1,0 +1,52 @@
+"""The objects of the client library: made with our settings, and in a forked child never freed."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaException
+
+from postroom.libs.exceptions import ConfigurationError, LifecycleError
+from postroom.streaming.librdkafka_settings import producer_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from postroom.libs.config_loader import Config
+    from postroom.libs.logger import Log
+
+
+def new_producer(make: Callable[..., Any], config: Config, callbacks: Mapping[str, object], log: Log) -> Any:
+    """Return a producer with the settings of `config`; ConfigurationError for those that the library refuses."""
+    if config.broker == "embedded":
+        raise LifecycleError(
+            "the embedded broker is not running",
+            remedy="start postroom.streaming.embedded_broker.EmbeddedBroker and use its address",
+        )
+    try:
+        return make({**producer_settings(config), **callbacks}, logger=_LibraryLog(log))
+    except KafkaException as exc:
+        raise ConfigurationError(
+            f"the Kafka client does not accept its settings: {exc.args[0].str()}",
+            remedy="mend the section producer of the configuration",
+        ) from exc
+
+
+def never_free(inherited: object) -> None:
+    """Make an object immortal that a forked child has from its parent.
+
+    Freeing it would wait for threads that exist in the parent only.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+class _LibraryLog:
+    """Takes librdkafka's own log lines: they go to our log, each kind at most once in ten seconds."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def log(self, _level: int, template: str, *parts: object) -> None:
+        """Log one line of the library; called from inside poll."""
+        self._log.debug("librdkafka", operation="client", detail=template % parts if parts else template)

@@ -1,0 +1,187 @@
+"""The one writer of a queue: takes what waits, syncs it, answers; and what it does when the disk says no."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from postroom.streaming.spool.footer import add_topics
+from postroom.streaming.spool.group_commit import Batch, WaitingBatches
+from postroom.streaming.spool.record_format import pack_frames
+from postroom.streaming.spool.segments import create_segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postroom.libs.clock import Clock
+    from postroom.libs.exceptions import SpoolError
+    from postroom.streaming.spool.availability import Availability
+    from postroom.streaming.spool.segment_store import QueuePlace, SegmentStore
+    from postroom.streaming.spool.segments import SegmentWriter
+
+
+class WriteSettings(msgspec.Struct, frozen=True):
+    """How a queue writes. `salt` gives 8 random bytes."""
+
+    segment_bytes: int
+    batch_bytes: int
+    clock: Clock
+    salt: Callable[[], bytes]
+
+
+class QueueWriter:
+    """Writes batches in order, each with one sync. Any thread may call `commit_next`; one is in it at a time."""
+
+    def __init__(
+        self,
+        place: QueuePlace,
+        store: SegmentStore,
+        ensure_cursor: Callable[[], None],
+        availability: Availability,
+        settings: WriteSettings,
+    ) -> None:
+        self._place = place
+        self._store = store
+        self._ensure_cursor = ensure_cursor
+        self._availability = availability
+        self._settings = settings
+        self._writer: SegmentWriter | None = None
+        self._commit_lock = threading.Lock()
+        self.waiting = WaitingBatches(place.lock, settings.batch_bytes)
+
+    def commit_next(self) -> bool:
+        """Write the next batch and answer its callers; False when none waits. Raises nothing."""
+        with self._commit_lock:
+            with self._place.lock:
+                if not self.waiting:
+                    return False
+                batch = self.waiting.take()
+            error = self._commit(batch)
+        batch.complete(error)
+        return True
+
+    def try_again(self) -> None:
+        """Find out whether the disk works again, by a batch without frames."""
+        with self._commit_lock:
+            self._commit(Batch(self._place.lock))
+
+    def retire(self, *, smallest_bytes: int) -> None:
+        """Close the open segment if all of it is acknowledged and it has `smallest_bytes`, so that it can be removed.
+
+        Does nothing while a batch is being written.
+        """
+        if not self._commit_lock.acquire(blocking=False):
+            return
+        try:
+            writer = self._writer
+            if writer is not None and not writer.segment.waiting and writer.segment.size >= smallest_bytes:
+                self._give_up(writer)
+                writer.close()
+        finally:
+            self._commit_lock.release()
+
+    def close(self) -> None:
+        """Write what waits, close the open segment with its footer, or without one when nothing in it is needed."""
+        while self.commit_next():
+            pass
+        with self._commit_lock:
+            writer = self._writer
+            if writer is not None and writer.segment.waiting:
+                self._seal(writer)
+            elif writer is not None:
+                self._give_up(writer)
+                writer.close()
+
+    # -- inside; the commit lock is held
+
+    def _commit(self, batch: Batch) -> SpoolError | None:
+        writer: SegmentWriter | None = None
+        try:
+            writer = self._writer_for(batch)
+            seed, kind = writer.segment.header.seed, self._place.kind
+            frames = [(frame.attempts, frame.sequence, frame.body) for frame in batch.frames]
+            writer.append(pack_frames(seed, kind, frames))
+        except (OSError, MemoryError) as exc:
+            may_resurface = False
+            if writer is not None:
+                may_resurface = not writer.cut_back()
+                self._give_up(writer)
+            return self._failed(batch, _os_error(exc), may_resurface=may_resurface and bool(batch.frames))
+        self._stored(batch, writer)
+        return None
+
+    def _writer_for(self, batch: Batch) -> SegmentWriter:
+        writer = self._writer
+        if writer is not None and writer.summary.frames:
+            if writer.segment.frames_end + batch.size <= self._settings.segment_bytes:
+                return writer
+            self._seal(writer)
+        elif writer is not None:
+            return writer
+        return self._new_writer(batch)
+
+    def _new_writer(self, batch: Batch) -> SegmentWriter:
+        place, settings = self._place, self._settings
+        self._ensure_cursor()  # while there is room: a full disk must not keep records from being handed out
+        with place.lock:
+            first = batch.frames[0].sequence if batch.frames else self._store.next_sequence
+            segment_id = self._store.next_id
+        writer = create_segment(
+            place.file_system,
+            place.folder,
+            kind=place.kind,
+            segment_id=segment_id,
+            first_sequence=first,
+            now_ms=settings.clock.time_ms(),
+            salt=settings.salt(),
+        )
+        self._writer = writer
+        with place.lock:
+            self._store.add(writer.segment)
+        return writer
+
+    def _stored(self, batch: Batch, writer: SegmentWriter) -> None:
+        segment, summary = writer.segment, writer.summary
+        with self._place.lock:
+            add_topics(segment.topics, summary.add_all(batch.frames))
+            segment.oldest_ms = summary.oldest_ms
+            segment.waiting += len(batch.frames)
+            segment.frames_end += batch.size
+            segment.size = segment.frames_end
+            if batch.frames:
+                segment.next_sequence = batch.frames[-1].sequence + 1
+            self._store.disk_bytes += batch.size
+            self.waiting.forget(batch)
+            self._availability.succeeded()
+
+    def _failed(self, batch: Batch, exc: OSError, *, may_resurface: bool) -> SpoolError:
+        place = self._place
+        with place.lock:
+            self.waiting.forget(batch)
+            error = self._availability.failed(exc, self._settings.clock.monotonic(), may_resurface=may_resurface)
+        with place.keys_lock:
+            for frame in batch.frames:
+                if frame.key_hash is not None and place.counts_keys:
+                    place.keys.remove(frame.key_hash)
+        return error
+
+    def _seal(self, writer: SegmentWriter) -> None:
+        before = writer.segment.size
+        writer.seal()
+        self._give_up(writer)
+        with self._place.lock:
+            self._store.disk_bytes += writer.segment.size - before
+
+    def _give_up(self, writer: SegmentWriter) -> None:
+        self._writer = None
+        with self._place.lock:
+            if writer.segment.keys is None and not writer.has_footer:
+                writer.segment.keys = writer.summary.keys
+            writer.segment.is_closed = True
+
+
+def _os_error(exc: OSError | MemoryError) -> OSError:
+    return exc if isinstance(exc, OSError) else OSError(errno.ENOMEM, "out of memory")

@@ -1,0 +1,192 @@
+"""The bytes of the spool, in both directions and without any file: docs/specs/spool-format.md, version 1."""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+from google_crc32c import extend as crc32c_extend
+from google_crc32c import value as crc32c
+
+from postroom.libs.event import Record
+from postroom.libs.exceptions import NotRepresentableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from postroom.libs.event import Headers
+
+VERSION = 1
+MAGIC = b"POSTSPOL"
+HEADER_BYTES = 64
+FRAMES_BEGIN = 2 * HEADER_BYTES
+FRAME_HEADER_BYTES = 28
+MAX_BODY_BYTES = 2**30
+FOOTER_KIND = 255
+
+_HEADER = struct.Struct("<8sHHB3xQQq8s12x")
+_U32 = struct.Struct("<I")
+_CHECKED = struct.Struct("<IIBBHIQ")
+_FRAME = struct.Struct("<IIIBBHIQ")
+_BODY = struct.Struct("<qqHHHHII")
+_PAIR = struct.Struct("<HI")
+_NULL = 0xFFFF_FFFF
+
+SMALLEST_FRAME_BYTES = FRAME_HEADER_BYTES + _BODY.size
+
+
+class Kind(IntEnum):
+    """The two queues of a spool."""
+
+    RECORD = 1
+    DEAD_LETTER = 2
+
+
+class SegmentHeader(msgspec.Struct, frozen=True):
+    """What the first bytes of a segment say. `seed` is where the checksums of its frames begin."""
+
+    kind: int
+    segment_id: int
+    first_sequence: int
+    created_ms: int
+    salt: bytes
+    seed: int
+
+
+class FrameHeader(msgspec.Struct, frozen=True, gc=False):
+    """What stands before the body of a frame."""
+
+    length: int
+    body_checksum: int
+    kind: int
+    attempts: int
+    sequence: int
+
+
+class StoredRecord(msgspec.Struct, frozen=True):
+    """A record as it came back from the disk, with its labels and the time it was appended (ms since 1970)."""
+
+    record: Record
+    labels: Headers
+    appended_ms: int
+
+
+def pack_segment_header(kind: int, segment_id: int, first_sequence: int, created_ms: int, salt: bytes) -> bytes:
+    """Return the 128 bytes a segment begins with. `salt` has 8 bytes."""
+    fields = _HEADER.pack(MAGIC, VERSION, FRAMES_BEGIN, kind, segment_id, first_sequence, created_ms, salt)
+    return (fields + _U32.pack(crc32c(fields))) * 2
+
+
+def parse_segment_header(data: bytes) -> SegmentHeader | None:
+    """Return the header from a segment's first 128 bytes, from either copy; None when both are broken."""
+    for start in (0, HEADER_BYTES):
+        copy = data[start : start + HEADER_BYTES]
+        if len(copy) < HEADER_BYTES:
+            return None
+        seed = crc32c(copy[:-4])
+        if copy.startswith(MAGIC) and _U32.unpack(copy[-4:])[0] == seed:
+            _, version, begin, kind, segment_id, first, created, salt = _HEADER.unpack(copy[:-4])
+            if version == VERSION and begin == FRAMES_BEGIN:
+                return SegmentHeader(kind, segment_id, first, created, salt, seed)
+    return None
+
+
+def is_newer_segment(data: bytes) -> bool:
+    """True for the first 128 bytes of a segment of a newer version: both copies say so, so no flipped bit."""
+    begin = data[:10]
+    newer = begin.startswith(MAGIC) and int.from_bytes(begin[8:], "little") > VERSION
+    return newer and data[HEADER_BYTES : HEADER_BYTES + 10] == begin
+
+
+def pack_frames(seed: int, kind: int, frames: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """Return many whole frames, from attempts, sequence and body of each. Written out: it runs for every record."""
+    pack, pack_checksum, extend, value = _CHECKED.pack, _U32.pack, crc32c_extend, crc32c
+    parts: list[bytes] = []
+    for attempts, sequence, body in frames:
+        checked = pack(len(body), value(body), kind, 0, 0, attempts, sequence)
+        parts += (pack_checksum(extend(seed, checked)), checked, body)
+    return b"".join(parts)
+
+
+def parse_frame_header(seed: int, data: bytes, at: int) -> FrameHeader | None:
+    """Return the frame header at `at`, where 28 bytes must be; None when its checksum or a field is wrong."""
+    header = data[at : at + FRAME_HEADER_BYTES]
+    checksum, length, body_checksum, kind, flags, reserved, attempts, sequence = _FRAME.unpack(header)
+    if crc32c_extend(seed, header[4:]) != checksum or flags or reserved or length > MAX_BODY_BYTES:
+        return None
+    return FrameHeader(length, body_checksum, kind, attempts, sequence)
+
+
+def pack_body(record: Record, labels: Headers, appended_ms: int) -> bytes:
+    """Return the bytes of a record. Raises NotRepresentableError for what no frame can hold."""
+    try:
+        event_id, topic = record.event_id.encode(), record.topic.encode()
+        key, value, headers = record.key, record.value, record.headers
+        parts = [
+            _BODY.pack(
+                record.timestamp_ms,
+                appended_ms,
+                len(event_id),
+                len(topic),
+                len(headers),
+                len(labels),
+                _NULL if key is None else len(key),
+                _NULL if value is None else len(value),
+            ),
+            event_id,
+            topic,
+            key or b"",
+            value or b"",
+        ]
+        for name, content in (*headers, *labels) if labels else headers:
+            encoded = name.encode()
+            parts += (_PAIR.pack(len(encoded), len(content)), encoded, content)
+        body = b"".join(parts)
+        _U32.pack(record.attempt)
+    except (struct.error, UnicodeEncodeError):
+        raise NotRepresentableError("a field of the record is longer than the spool can store, or no text") from None
+    if len(body) > MAX_BODY_BYTES:
+        raise NotRepresentableError(f"the record has {len(body)} bytes; the spool stores up to {MAX_BODY_BYTES}")
+    return body
+
+
+def parse_body(body: bytes, attempts: int) -> StoredRecord:
+    """Return what `pack_body` was given. Raises ValueError for a body that no writer of version 1 made."""
+    try:
+        timestamp, appended, id_bytes, topic_bytes, headers, labels, key_bytes, value_bytes = _BODY.unpack_from(body)
+        at = _BODY.size
+        event_id = body[at : (at := at + id_bytes)].decode()
+        topic = body[at : (at := at + topic_bytes)].decode()
+        key = None if key_bytes == _NULL else body[at : (at := at + key_bytes)]
+        value = None if value_bytes == _NULL else body[at : (at := at + value_bytes)]
+        pairs: list[tuple[str, bytes]] = []
+        for _ in range(headers + labels):
+            name_bytes, content_bytes = _PAIR.unpack_from(body, at)
+            at += _PAIR.size
+            name = body[at : (at := at + name_bytes)].decode()
+            pairs.append((name, body[at : (at := at + content_bytes)]))
+    except struct.error:
+        raise ValueError("the body of a frame ends too early") from None
+    if at != len(body):
+        raise ValueError("the body of a frame has another length than its parts")
+    record = Record(topic, key, value, tuple(pairs[:headers]), event_id, timestamp, attempts)
+    return StoredRecord(record, tuple(pairs[headers:]), appended)
+
+
+class KeyHash:
+    """Hashes topic and key to the 32 bits that stand in the footers. Remembers the topics' part."""
+
+    __slots__ = ("_topics",)
+
+    def __init__(self) -> None:
+        self._topics: dict[str, int] = {}
+
+    def __call__(self, topic: str, key: bytes) -> int:
+        """Return the hash of a record's topic and key."""
+        begun = self._topics.get(topic)
+        if begun is None:
+            begun = self._topics[topic] = crc32c(topic.encode() + b"\0")
+        hashed: int = crc32c_extend(begun, key)
+        return hashed

@@ -1,0 +1,219 @@
+"""One segment: its file, what of it is acknowledged, and the writing of new ones."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING
+
+from postroom.streaming.spool.footer import Summary
+from postroom.streaming.spool.record_format import (
+    FRAMES_BEGIN,
+    SegmentHeader,
+    pack_segment_header,
+    parse_segment_header,
+)
+
+if TYPE_CHECKING:
+    from postroom.streaming.spool.file_system import File, FileSystem
+
+_NAME = re.compile(r"([0-9]{20})\.seg")
+
+
+def segment_name(segment_id: int) -> str:
+    """Return the file name of a segment."""
+    return f"{segment_id:020d}.seg"
+
+
+def segment_id_of(name: str) -> int | None:
+    """Return the number of a segment's file name; None for other names."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+class Segment:
+    """What is known about one segment. Its queue's lock guards everything that changes.
+
+    `frames_end` is up to where frames may be read: the synced end. `waiting` counts frames neither acknowledged nor
+    lost; `topics` holds frames and bytes of those by topic. `is_known` turns true when both are counted;
+    `is_closed` when no frame will be added. `damaged` holds where unreadable ranges begin,
+    `unsaved` those of them that have no copy in quarantine yet.
+    """
+
+    __slots__ = (
+        "_bits",
+        "damaged",
+        "frames_end",
+        "header",
+        "is_closed",
+        "is_known",
+        "keys",
+        "next_sequence",
+        "oldest_ms",
+        "path",
+        "size",
+        "topics",
+        "unsaved",
+        "waiting",
+    )
+
+    def __init__(self, header: SegmentHeader, path: str, *, size: int) -> None:
+        self.header = header
+        self.path = path
+        self.size = size
+        self.frames_end = FRAMES_BEGIN
+        self.next_sequence = header.first_sequence
+        self.waiting = 0
+        self.oldest_ms = 0
+        self.topics: dict[str, list[int]] = {}
+        self.keys: dict[int, int] | None = None  # what it gave to the key counters, where no footer can say it
+        self.is_known = False
+        self.is_closed = True
+        self.damaged: set[int] = set()
+        self.unsaved: list[tuple[int, int]] = []
+        self._bits = bytearray()
+
+    @property
+    def is_finished(self) -> bool:
+        """True when nothing in it is needed any more."""
+        return self.is_closed and self.is_known and not self.waiting and not self.unsaved
+
+    def is_done(self, sequence: int) -> bool:
+        """True for a frame that is acknowledged or lost."""
+        index = sequence - self.header.first_sequence
+        return index >> 3 < len(self._bits) and bool(self._bits[index >> 3] >> (index & 7) & 1)
+
+    def mark_done(self, sequence: int) -> None:
+        """Note that a frame is acknowledged or lost."""
+        index = sequence - self.header.first_sequence
+        missing = (index >> 3) + 1 - len(self._bits)
+        if missing > 0:  # doubling: one ack after the other must not copy the whole each time
+            self._bits.extend(bytes(max(missing, len(self._bits))))
+        self._bits[index >> 3] |= 1 << (index & 7)
+
+    def take(self, topic: str, frame_bytes: int) -> None:
+        """Count a waiting frame out."""
+        self.waiting -= 1
+        sums = self.topics[topic]
+        sums[0] -= 1
+        sums[1] -= frame_bytes
+
+    def count(self, summary: Summary) -> None:
+        """Take over the sums of the frames that wait."""
+        self.waiting = summary.frames
+        self.topics = {topic: list(sums) for topic, sums in summary.topics.items()}
+        self.oldest_ms = summary.oldest_ms
+
+    def acknowledged(self) -> tuple[int, bytes]:
+        """Return the low-water mark (frames done from the first on) and the bitmap of what is done after it."""
+        number = int.from_bytes(self._bits, "little")
+        low = (~number & (number + 1)).bit_length() - 1
+        rest = number >> low
+        return low, rest.to_bytes((rest.bit_length() + 7) // 8, "little")
+
+    def set_acknowledged(self, low: int, bitmap: bytes) -> None:
+        """Take over what `acknowledged` returned."""
+        number = int.from_bytes(bitmap, "little") << low | (1 << low) - 1
+        self._bits = bytearray(number.to_bytes((number.bit_length() + 7) // 8, "little"))
+
+    @property
+    def has_acknowledged(self) -> bool:
+        """True when any frame in it was marked done."""
+        return bool(self._bits)
+
+
+def open_segment(file_system: FileSystem, path: str) -> Segment | None:
+    """Return the segment in the file at `path`, not yet counted; None when its header is broken or another's."""
+    file = file_system.open_to_read(path)
+    try:
+        header = parse_segment_header(file.read_at(FRAMES_BEGIN, 0))
+        if header is None or segment_name(header.segment_id) != path.rpartition("/")[2]:
+            return None
+        return Segment(header, path, size=file.size())
+    finally:
+        file.close()
+
+
+class SegmentWriter:
+    """The one open segment of a queue: appends frames and says when they are safe.
+
+    After an OSError from `append` it must be given up by `cut_back`; nothing is written to the file again.
+    """
+
+    __slots__ = ("_file", "_sync_failed", "has_footer", "segment", "summary")
+
+    def __init__(self, file: File, segment: Segment) -> None:
+        self._file = file
+        self._sync_failed = False
+        self.segment = segment
+        self.summary = Summary()
+        self.has_footer = False
+
+    def append(self, data: bytes) -> None:
+        """Write `data` at the synced end and sync it. Raises OSError; then nothing of it counts."""
+        offset = self.segment.frames_end
+        write_all(self._file, data, offset)
+        self._sync_failed = True
+        self._file.sync()
+        self._sync_failed = False
+
+    def cut_back(self) -> bool:
+        """Remove what was written after the synced end, and close; True when it is certain never to come back."""
+        try:
+            self._file.truncate(self.segment.frames_end)
+            self._file.sync()
+        except OSError:
+            return False
+        else:
+            return not self._sync_failed
+        finally:
+            self._file.close()
+
+    def seal(self) -> None:
+        """Write the footer if that works, and close. A segment without one is as good, only slower to start from."""
+        segment = self.segment
+        footer = self.summary.pack(segment.header.seed, segment.next_sequence)
+        try:
+            write_all(self._file, footer, segment.frames_end)
+            segment.size = segment.frames_end + len(footer)
+            self.has_footer = True
+        except OSError:  # what was written of it is a torn tail; its bytes are not worth counting
+            pass
+        finally:
+            self._file.close()
+
+    def close(self) -> None:
+        """Close without a footer."""
+        self._file.close()
+
+
+def create_segment(
+    file_system: FileSystem, folder: str, *, kind: int, segment_id: int, first_sequence: int, now_ms: int, salt: bytes
+) -> SegmentWriter:
+    """Make a new segment; its name is on the disk when this returns. Raises OSError, and leaves no file then."""
+    path = f"{folder}/{segment_name(segment_id)}"
+    data = pack_segment_header(kind, segment_id, first_sequence, now_ms, salt)
+    file = file_system.create(path)
+    try:
+        write_all(file, data, 0)
+        file_system.sync_folder(folder)
+    except OSError:
+        file.close()
+        with contextlib.suppress(OSError):  # what stays has no frames: a start removes it
+            file_system.unlink(path)
+        raise
+    header = parse_segment_header(data)
+    assert header is not None
+    segment = Segment(header, path, size=FRAMES_BEGIN)
+    segment.is_known, segment.is_closed = True, False
+    return SegmentWriter(file, segment)
+
+
+def write_all(file: File, data: bytes, offset: int) -> None:
+    """Write all of `data`, in as many writes as the operating system needs."""
+    written = file.write_at(data, offset)
+    while written < len(data):
+        more = file.write_at(data[written:], offset + written)
+        if not more:
+            raise OSError(0, "the file takes no more bytes")
+        written += more

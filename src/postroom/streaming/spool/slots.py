@@ -1,0 +1,147 @@
+"""Which folder under the root belongs to which process."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING
+
+from postroom.libs.exceptions import SpoolUnavailableError
+from postroom.streaming.spool.cursor import CURSOR_NAME, is_newer_cursor
+from postroom.streaming.spool.file_system import Entry
+from postroom.streaming.spool.record_format import FRAMES_BEGIN, Kind, is_newer_segment
+from postroom.streaming.spool.segments import segment_id_of, write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from postroom.streaming.spool.file_system import File, FileSystem
+
+QUEUE_FOLDERS = {Kind.RECORD: "records", Kind.DEAD_LETTER: "dead_letters"}
+
+_NAME = re.compile(r"[0-9]{4}")
+_MOST_SLOTS = 9999
+
+
+class Slot:
+    """A folder that is ours until `release`, or until this process ends."""
+
+    def __init__(self, path: str, lock: File) -> None:
+        self.path = path
+        self.name = path.rpartition("/")[2]
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._lock.close()
+
+
+class Slots:
+    """The slots under one root. `newer` names those that only a newer version can read."""
+
+    def __init__(self, file_system: FileSystem, root: str, *, owner: str) -> None:
+        self._file_system = file_system
+        self._root = root
+        self._owner = owner
+        self.newer: tuple[str, ...] = ()
+
+    def claim(self) -> Slot:
+        """Take a slot that nobody has: one with records, else an empty one, else a new one. Raises OSError."""
+        self._make_root()
+        names = self._names()
+        for name in sorted(names, key=lambda name: (not self._has_segments(name), name)):
+            slot = self._lock(name)
+            if slot is not None:
+                return slot
+        return self._new_slot(names)
+
+    def unclaimed(self) -> Iterator[Slot]:
+        """Take, one after the other, the slots with records that nobody has. Raises OSError."""
+        for name in self._names():
+            if self._has_segments(name):
+                slot = self._lock(name)
+                if slot is not None:
+                    yield slot
+
+    def _new_slot(self, names: list[str]) -> Slot:
+        for number in range(int(names[-1]) + 1 if names else 1, _MOST_SLOTS + 1):
+            name = f"{number:04d}"
+            with contextlib.suppress(FileExistsError):  # another process was quicker; it may even be done with it
+                self._file_system.make_folder(f"{self._root}/{name}")
+                self._file_system.sync_folder(self._root)
+            is_folder = self._file_system.entry(f"{self._root}/{name}") is Entry.FOLDER
+            slot = self._lock(name) if is_folder else None
+            if slot is not None:
+                return slot
+        raise SpoolUnavailableError(
+            f"the spool has {_MOST_SLOTS} slots and all are in use", remedy="give this process another folder"
+        )
+
+    def _make_root(self) -> None:
+        parts = self._root.split("/")
+        for depth in range(2, len(parts) + 1):
+            path = "/".join(parts[:depth])
+            if self._file_system.entry(path) is Entry.ABSENT:
+                with contextlib.suppress(FileExistsError):
+                    self._file_system.make_folder(path)
+                self._file_system.sync_folder(path.rpartition("/")[0] or "/")
+
+    def _names(self) -> list[str]:
+        return sorted(
+            name
+            for name in self._file_system.entries(self._root)
+            if _NAME.fullmatch(name) and self._file_system.entry(f"{self._root}/{name}") is Entry.FOLDER
+        )
+
+    def _lock(self, name: str) -> Slot | None:
+        path = f"{self._root}/{name}"
+        lock_path = f"{path}/LOCK"
+        try:
+            file = self._file_system.create(lock_path)
+        except FileExistsError:
+            if self._file_system.entry(lock_path) is not Entry.FILE:
+                return None
+            file = self._file_system.open_to_write(lock_path)
+        except PermissionError:  # somebody shut it away: not ours to take, and no reason not to start
+            return None
+        if not file.try_lock():
+            file.close()
+            return None
+        if self._is_newer(path):
+            file.close()
+            self.newer = tuple(sorted({*self.newer, name}))
+            return None
+        with contextlib.suppress(OSError):  # for people only: a full disk is no reason not to take the slot
+            file.truncate(0)
+            write_all(file, self._owner.encode(), 0)
+        return Slot(path, file)
+
+    def _queue_files(self, slot_path: str) -> Iterator[str]:
+        for folder in QUEUE_FOLDERS.values():
+            path = f"{slot_path}/{folder}"
+            if self._file_system.entry(path) is Entry.FOLDER:
+                yield from (f"{path}/{name}" for name in self._file_system.entries(path))
+
+    def _has_segments(self, name: str) -> bool:
+        try:
+            return any(
+                segment_id_of(path.rpartition("/")[2]) is not None for path in self._queue_files(f"{self._root}/{name}")
+            )
+        except OSError:
+            return False
+
+    def _is_newer(self, slot_path: str) -> bool:
+        for path in self._queue_files(slot_path):
+            name = path.rpartition("/")[2]
+            if name != CURSOR_NAME and segment_id_of(name) is None:
+                continue
+            with (
+                contextlib.suppress(OSError),  # what cannot be read now is left alone when the queue is opened
+                contextlib.closing(self._file_system.open_to_read(path)) as file,
+            ):
+                if name != CURSOR_NAME and is_newer_segment(file.read_at(FRAMES_BEGIN, 0)):
+                    return True
+                half = file.size() // 2
+                if name == CURSOR_NAME and any(is_newer_cursor(file.read_at(12, start)) for start in (0, half)):
+                    return True
+        return False

@@ -1,0 +1,374 @@
+"""The durable local queue: what waits for Kafka waits here, on this disk, and survives everything but the disk.
+
+    spool = Spool("/var/lib/postroom/spool")
+    spool.start()
+    spool.append(record, kind=Kind.RECORD).wait()        # returns once a power cut cannot take it
+    for waiting in spool.read(Kind.RECORD):
+        ...                                              # send waiting.record, marked if waiting.sent_before
+        spool.ack(waiting)
+    spool.stop()
+
+Format, order of the operations and recovery: docs/specs/spool-format.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from postroom.libs.clock import SYSTEM_CLOCK
+from postroom.libs.exceptions import LifecycleError
+from postroom.libs.logger import get_logger, limited
+from postroom.streaming.spool.availability import spool_error
+from postroom.streaming.spool.file_system import OsFileSystem
+from postroom.streaming.spool.group_commit import BATCH_BYTES
+from postroom.streaming.spool.key_counts import KeyCounts
+from postroom.streaming.spool.quarantine import Quarantine
+from postroom.streaming.spool.queue_writer import WriteSettings
+from postroom.streaming.spool.record_format import KeyHash, Kind
+from postroom.streaming.spool.segment_store import QueuePlace
+from postroom.streaming.spool.slots import QUEUE_FOLDERS, Slots
+from postroom.streaming.spool.space import Space, SpaceLimits
+from postroom.streaming.spool.spool_queue import QueueStatus, SpoolQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from postroom.libs.clock import Clock
+    from postroom.libs.event import Headers, Record
+    from postroom.streaming.spool.file_system import FileSystem
+    from postroom.streaming.spool.group_commit import Ticket
+    from postroom.streaming.spool.queue_reader import SpooledRecord
+    from postroom.streaming.spool.slots import Slot
+
+_MIB = 1024 * 1024
+_SMALLEST_SEGMENT_BYTES = 64 * 1024
+_TEND_EVERY_S = 0.25
+
+
+class SlotStatus(msgspec.Struct, frozen=True):
+    """One slot that this process holds: its two queues, and what stands in its quarantine."""
+
+    name: str
+    records: QueueStatus
+    dead_letters: QueueStatus
+    quarantined: tuple[str, ...]
+
+
+class SpoolStatus(msgspec.Struct, frozen=True):
+    """What a spool holds and whether it takes more. The first slot is its own, the others it has taken over."""
+
+    slots: tuple[SlotStatus, ...]
+    used_bytes: int
+    limit_bytes: int
+    is_full: bool
+    newer_slots: tuple[str, ...]
+
+    @property
+    def records(self) -> int:
+        """How many records wait, without dead letters."""
+        return sum(slot.records.records for slot in self.slots)
+
+    @property
+    def dead_letters(self) -> int:
+        """How many dead letters wait."""
+        return sum(slot.dead_letters.records for slot in self.slots)
+
+
+class _HeldSlot(msgspec.Struct, frozen=True):
+    slot: Slot
+    queues: dict[Kind, SpoolQueue]
+    quarantine: Quarantine
+
+
+class Spool:
+    """Keeps records on disk until they are acknowledged. Safe with threads; in a forked child it is closed.
+
+    `max_bytes` caps what this process keeps, `max_disk_share` its share of the file system; `reserve_bytes`, but never
+    more than a twentieth of the file system, is left free for others. A cursor of `cursor_bytes` bytes notes the
+    acknowledgements of 8 times as many records; `key_counters` is the size of the table behind `holds_key`. With
+    `background=False` no thread is started: `append` writes before it returns, `start` counts before it returns, and
+    `tend` has to be called now and then.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        file_system: FileSystem | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        segment_bytes: int = 16 * _MIB,
+        max_bytes: int = 10 * 1024 * _MIB,
+        max_disk_share: float = 0.5,
+        reserve_bytes: int = 64 * _MIB,
+        batch_bytes: int = BATCH_BYTES,
+        cursor_bytes: int = 128 * 1024,
+        key_counters: int = 2**20,
+        background: bool = True,
+        salt: Callable[[], bytes] = lambda: os.urandom(8),
+    ) -> None:
+        self._root = os.path.abspath(directory)  # noqa: PTH100 - the same for both kinds, links kept
+        self._file_system: FileSystem = OsFileSystem() if file_system is None else file_system
+        self._clock = clock
+        self._limits = SpaceLimits(max_bytes, max_disk_share, reserve_bytes)
+        capped = max(_SMALLEST_SEGMENT_BYTES, max_bytes // 8)
+        self._settings = WriteSettings(min(segment_bytes, capped), batch_bytes, clock, salt)
+        self._cursor_bytes = cursor_bytes
+        self._background = background
+        self._keys = KeyCounts(key_counters)
+        self._keys_lock = threading.Lock()
+        self._key_hash = KeyHash()
+        self._slots: Slots | None = None
+        self._held: tuple[_HeldSlot, ...] = ()
+        self._own: dict[Kind, SpoolQueue] | None = None
+        self._space = Space(self._file_system, self._root, self._limits, lambda: self.used_bytes)
+        self._change_lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._keeper: threading.Thread | None = None
+        self._log = limited(get_logger("postroom.spool"))
+
+    # -- life
+
+    def start(self) -> None:
+        """Claim a slot and find what is in it: when this returns, records can be appended, whatever the size.
+
+        Raises SpoolUnavailableError or SpoolFullError when no slot can be had, LifecycleError when started before.
+        """
+        if self._held or self._stopping.is_set():
+            raise LifecycleError("this spool was started before", remedy="make a new one")
+        owner = f"pid {os.getpid()}, since {self._clock.time_ms()} ms\n"
+        self._slots = Slots(self._file_system, self._root, owner=owner)
+        try:
+            slot = self._slots.claim()
+        except OSError as exc:
+            raise spool_error(exc, retry_after_s=None) from exc
+        held = self._hold(slot)
+        self._held = (held,)
+        self._own = held.queues
+        self._space.sample()
+        _live.add(self)
+        if not self._background:
+            self._count()
+            return
+        for queue in held.queues.values():
+            queue.start_writing()
+        self._keeper = threading.Thread(target=self._keep, name="spool-keeper", daemon=True)
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """Write what waits, let go of all files and slots. Appending raises from now on; again, it does nothing."""
+        with self._change_lock:
+            held, self._held, self._own = self._held, (), None
+        self._stopping.set()
+        if self._keeper is not None:
+            self._keeper.join()
+        for one in held:
+            for queue in one.queues.values():
+                queue.close()
+            one.slot.release()
+        _live.discard(self)
+
+    def take_over_unclaimed(self) -> int:
+        """Take over the slots with records whose owners are gone; return how many. Their records are read first.
+
+        Raises SpoolUnavailableError.
+        """
+        slots, taken = self._slots, 0
+        if slots is None or self._own is None:
+            raise LifecycleError("the spool is not running")
+        try:
+            for slot in slots.unclaimed():
+                held = self._hold(slot)
+                with self._change_lock:
+                    self._held = (*self._held, held)
+                taken += 1
+        except OSError as exc:
+            raise spool_error(exc, retry_after_s=None) from exc
+        if not self._background:
+            self._count()
+        return taken
+
+    # -- the way in
+
+    def append(self, record: Record, *, kind: Kind = Kind.RECORD, labels: Headers = ()) -> Ticket:
+        """Store a record behind all others of its kind; the ticket is done when a power cut cannot take it any more.
+
+        Records are stored in the order of these calls. Raises SpoolFullError and SpoolUnavailableError when it is
+        clear at once that nothing can be stored, NotRepresentableError for a record that no frame can hold,
+        LifecycleError when the spool is not running or belongs to the parent of this process.
+        """
+        return self._queue(kind).append(record, labels, self._space)
+
+    def append_many(self, records: Iterable[Record], *, kind: Kind = Kind.RECORD) -> list[Ticket]:
+        """Store records in order; a ticket for each.
+
+        Where `append` would raise, the record and all after it have tickets that are done and hold the error: what
+        was stored before is not forgotten, and nothing overtakes. Raises LifecycleError only.
+        """
+        return self._queue(kind).append_many(records, self._space)
+
+    # -- the way out
+
+    def read(self, kind: Kind, *, max_records: int = 1000, max_bytes: int = _MIB) -> list[SpooledRecord]:
+        """Return the next records of a kind that were not handed out yet, in order, slots taken over first.
+
+        Only what is synced is given. Empty when there is no more now. Raises SpoolUnavailableError.
+        """
+        found: list[SpooledRecord] = []
+        for held in (*self._held[1:], *self._held[:1]):
+            if len(found) < max_records:
+                found += held.queues[kind].read(max_records - len(found), max_bytes)
+        return found
+
+    def ack(self, waiting: SpooledRecord) -> bool:
+        """Note that a record is safe elsewhere, in any order; False if it is not handed out. Never waits for a disk."""
+        for held in self._held:
+            if held.slot.name == waiting.slot:
+                return held.queues[waiting.kind].ack(waiting.sequence)
+        return False
+
+    def rewind(self, kind: Kind) -> None:
+        """Hand out again, in order, what was handed out and not acknowledged.
+
+        Nothing of it may be on its way any more: acknowledgements from before count only once it is handed out anew.
+        """
+        for held in self._held:
+            held.queues[kind].rewind()
+
+    # -- looking
+
+    def holds_key(self, topic: str, key: bytes | None) -> bool:
+        """Return True if a new record of this key must queue behind one in the spool.
+
+        Never wrongly False. True for every key until a start has counted; rarely True for a key that shares a
+        counter with another. False for records without a key: they have no order.
+        """
+        if key is None:
+            return False
+        return self._keys.holds(self._key_hash(topic, key)) or not self.is_counted
+
+    @property
+    def is_counted(self) -> bool:
+        """True once everything found at the start, or taken over, is counted."""
+        return all(queue.is_counted for held in self._held for queue in held.queues.values())
+
+    @property
+    def is_empty(self) -> bool:
+        """True when nothing waits, neither records nor dead letters, and all of it is counted."""
+        return all(queue.is_empty for held in self._held for queue in held.queues.values())
+
+    @property
+    def used_bytes(self) -> int:
+        """What counts against the caps: bytes on the disk and on their way there."""
+        return sum(queue.used_bytes for held in self._held for queue in held.queues.values())
+
+    def status(self) -> SpoolStatus:
+        """Say what is in the spool."""
+        slots = []
+        for held in self._held:
+            quarantined: list[str] = []
+            with contextlib.suppress(OSError):
+                quarantined = held.quarantine.names()
+            records, dead_letters = (held.queues[kind].status() for kind in Kind)
+            slots.append(SlotStatus(held.slot.name, records, dead_letters, tuple(quarantined)))
+        return SpoolStatus(
+            tuple(slots),
+            self.used_bytes,
+            self._space.limit_bytes,
+            self._space.is_full,
+            self._slots.newer if self._slots else (),
+        )
+
+    # -- upkeep
+
+    def tend(self) -> None:
+        """Do what is due: note acknowledgements, free finished segments, try a failed disk, look at the free space."""
+        self._space.sample()
+        for held in self._held:
+            for queue in held.queues.values():
+                try:
+                    queue.tend(is_full=self._space.is_full)
+                except OSError as exc:
+                    self._log.error("spool_upkeep_failed", operation="spool", error=exc.strerror)
+        self._release_emptied()
+
+    # -- inside
+
+    def _queue(self, kind: Kind) -> SpoolQueue:
+        own = self._own
+        if own is None:
+            raise LifecycleError("the spool is not running in this process", remedy="start one here")
+        return own[kind]
+
+    def _hold(self, slot: Slot) -> _HeldSlot:
+        quarantine = Quarantine(self._file_system, slot.path)
+        queues = {}
+        for kind, folder in QUEUE_FOLDERS.items():
+            place = QueuePlace(
+                self._file_system,
+                f"{slot.path}/{folder}",
+                kind,
+                threading.Lock(),
+                self._keys,
+                self._keys_lock,
+                self._key_hash,
+                quarantine,
+            )
+            queues[kind] = SpoolQueue(place, self._settings, slot=slot.name, cursor_bytes=self._cursor_bytes)
+        try:
+            for queue in queues.values():
+                queue.open()
+        except OSError as exc:
+            for queue in queues.values():
+                queue.close()
+            slot.release()
+            raise spool_error(exc, retry_after_s=None) from exc
+        return _HeldSlot(slot, queues, quarantine)
+
+    def _count(self) -> None:
+        for held in self._held:
+            for queue in held.queues.values():
+                try:
+                    while not self._stopping.is_set() and queue.count_next():
+                        pass
+                except OSError as exc:
+                    self._log.error("spool_count_failed", operation="spool", error=exc.strerror)
+
+    def _keep(self) -> None:
+        while not self._stopping.is_set():
+            self._count()
+            self.tend()
+            self._stopping.wait(_TEND_EVERY_S)
+
+    def _release_emptied(self) -> None:
+        for held in self._held[1:]:
+            if any(queue.has_segments for queue in held.queues.values()):
+                continue
+            with self._change_lock:
+                self._held = tuple(one for one in self._held if one is not held)
+            for queue in held.queues.values():
+                queue.close()
+            held.slot.release()
+
+    def _forget_after_fork(self) -> None:
+        # Locks may be held by threads that do not exist here: nothing that takes one may run. The files are closed
+        # by the file system itself.
+        self._change_lock = threading.Lock()
+        self._held, self._own, self._keeper = (), None, None
+
+
+_live: weakref.WeakSet[Spool] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for spool in list(_live):
+        spool._forget_after_fork()  # noqa: SLF001 - its own module
+
+
+os.register_at_fork(after_in_child=_forget_all)

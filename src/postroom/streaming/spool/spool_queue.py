@@ -1,0 +1,250 @@
+"""One of the two queues of a slot: append at one end, read and acknowledge at the other."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from postroom.libs.exceptions import LifecycleError, NotRepresentableError, SpoolError, SpoolFullError
+from postroom.streaming.spool.availability import Availability
+from postroom.streaming.spool.cursor import CURSOR_NAME, Cursor
+from postroom.streaming.spool.file_system import Entry
+from postroom.streaming.spool.group_commit import PendingFrame, refused_ticket
+from postroom.streaming.spool.queue_reader import QueueReader
+from postroom.streaming.spool.queue_writer import QueueWriter
+from postroom.streaming.spool.record_format import FRAME_HEADER_BYTES, pack_body
+from postroom.streaming.spool.segment_store import Damages, SegmentStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from postroom.libs.event import Headers, Record
+    from postroom.libs.exceptions import PostroomError
+    from postroom.streaming.spool.group_commit import Ticket
+    from postroom.streaming.spool.queue_writer import WriteSettings
+    from postroom.streaming.spool.segment_store import QueuePlace
+    from postroom.streaming.spool.space import Space
+
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+PUT_AT_ONCE = 256
+QUEUE_RETRY_S = 0.1
+FULL_RETRY_S = 1.0
+RETIRE_BYTES = 1024 * 1024
+
+
+class QueueStatus(msgspec.Struct, frozen=True):
+    """What is in a queue. `by_topic` holds records and bytes; `is_counted` is False while a start still counts."""
+
+    records: int
+    bytes: int
+    by_topic: dict[str, tuple[int, int]]
+    oldest_ms: int | None
+    in_hand: int
+    segments: int
+    disk_bytes: int
+    is_counted: bool
+    refusing_since: float | None
+    damages: Damages
+    foreign: tuple[str, ...]
+
+
+class SpoolQueue:
+    """Records of one kind in one slot. Inert until `open`. Safe with threads."""
+
+    def __init__(self, place: QueuePlace, settings: WriteSettings, *, slot: str, cursor_bytes: int) -> None:
+        self._place = place
+        self._clock = settings.clock
+        self._cursor = Cursor(place.file_system, place.folder, slot_bytes=cursor_bytes)
+        self._store = SegmentStore(place)
+        self._reader = QueueReader(place, self._store, self._cursor, slot=slot)
+        self._availability = Availability()
+        self._writer = QueueWriter(place, self._store, self._reader.ensure_cursor, self._availability, settings)
+        self._wake = threading.Condition(place.lock)
+        self._is_closing = False
+        self._thread: threading.Thread | None = None
+        self.read, self.rewind, self.ack = self._reader.read, self._reader.rewind, self._reader.ack
+
+    # -- life
+
+    def open(self) -> None:
+        """Find what is there: after this, records can be appended. Raises OSError."""
+        file_system, folder = self._place.file_system, self._place.folder
+        if file_system.entry(folder) is Entry.ABSENT:
+            file_system.make_folder(folder)
+            file_system.sync_folder(folder.rpartition("/")[0])
+        self._store.find()
+        state = self._cursor.load(is_there=CURSOR_NAME in file_system.entries(folder))
+        self._store.use_acknowledged(state.entries)
+        self._reader.begin(state.handed_out if state.generation else self._store.next_sequence)
+
+    def count_next(self) -> bool:
+        """Count one more of the old segments; False when all are. Raises OSError."""
+        return self._store.count_next()
+
+    def start_writing(self) -> None:
+        """Start the thread that writes. Without it every append writes by itself."""
+        self._thread = threading.Thread(target=self._write, name=f"spool-{self._place.kind.name.lower()}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what waits, note what is acknowledged, remove what is finished, let go of all files."""
+        with self._wake:
+            self._is_closing = True
+            self._wake.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        self._writer.close()
+        with contextlib.suppress(OSError):  # then the next start reads more than it must: marked repeats
+            self._store.remove_finished()
+            self._reader.write_cursor(exact=True)
+        self._reader.close()
+
+    # -- appending
+
+    def append(self, record: Record, labels: Headers, space: Space) -> Ticket:
+        """Store a record behind all others. Raises as `Spool.append`."""
+        tickets, refusal = self._put(
+            [(record.attempt, pack_body(record, labels, self._clock.time_ms()), record)], space
+        )
+        if refusal is not None:
+            raise refusal
+        return tickets[0]
+
+    def append_many(self, records: Iterable[Record], space: Space) -> list[Ticket]:
+        """Store records in order. See `Spool.append_many`."""
+        tickets: list[Ticket] = []
+        refusal: PostroomError | None = None
+        rest = iter(records)
+        now_ms = self._clock.time_ms()
+        while refusal is None and (some := list(islice(rest, PUT_AT_ONCE))):
+            packed = []
+            try:
+                for record in some:
+                    packed.append((record.attempt, pack_body(record, (), now_ms), record))  # noqa: PERF401 - may raise
+            except NotRepresentableError as exc:
+                refusal = exc
+            stored, refused = self._put(packed, space)
+            refusal = refused or refusal
+            tickets += stored
+            if refusal is not None:
+                tickets += [refused_ticket(refusal) for _ in range(len(some) - len(stored))]
+        tickets += [refused_ticket(refusal) for _ in rest if refusal is not None]
+        return tickets
+
+    def _put(self, packed: list[tuple[int, bytes, Record]], space: Space) -> tuple[list[Ticket], SpoolError | None]:
+        """Give the records their places; return their tickets, or what refused all of them."""
+        place, key_hash, counts_keys = self._place, self._place.key_hash, self._place.counts_keys
+        appended_ms = self._clock.time_ms()
+        with self._wake:
+            if self._is_closing:
+                raise LifecycleError("the spool is being stopped")
+            # All or none: asking for each would cost more than packing it.
+            whole = FRAME_HEADER_BYTES * len(packed) + sum(len(body) for _, body, _ in packed)
+            refusal = self._refusal() or self._no_room(whole, space)
+            if refusal is not None:
+                return [], refusal
+            frames: list[PendingFrame] = []
+            for sequence, (attempts, body, record) in enumerate(packed, self._store.next_sequence):
+                hashed = key_hash(record.topic, record.key) if counts_keys and record.key is not None else None
+                size = FRAME_HEADER_BYTES + len(body)
+                frames.append(PendingFrame(sequence, attempts, body, size, record.topic, hashed, appended_ms))
+            self._store.next_sequence += len(packed)
+            # Before anybody can see the records: who asks for their keys from now on must queue behind them.
+            with place.keys_lock:
+                place.keys.add_each([frame.key_hash for frame in frames])
+            tickets = self._writer.waiting.put(frames)
+            if self._thread is not None:
+                self._wake.notify()
+        if self._thread is None:
+            while self._writer.commit_next():
+                pass
+        return tickets, None
+
+    def _refusal(self) -> SpoolError | None:
+        return self._availability.refusal(self._clock.monotonic()) if self._availability.is_refusing else None
+
+    def _no_room(self, size: int, space: Space) -> SpoolError | None:
+        if self._writer.waiting.size + size > MAX_WAITING_BYTES and self._writer.waiting:
+            return SpoolFullError("more records wait for the disk than memory should hold", retry_after_s=QUEUE_RETRY_S)
+        if not space.admits(size):
+            return SpoolFullError(
+                "the spool has reached its limit", retry_after_s=FULL_RETRY_S, remedy="let it drain, or allow it more"
+            )
+        return None
+
+    def _write(self) -> None:
+        while True:
+            with self._wake:
+                while not self._writer.waiting and not self._is_closing:
+                    self._wake.wait()
+                if not self._writer.waiting:
+                    return
+            self._writer.commit_next()
+
+    # -- upkeep
+
+    def tend(self, *, is_full: bool) -> None:
+        """Remove what is finished, note what is acknowledged, try a disk that failed. Raises OSError."""
+        for segment in self._store.all():
+            if segment.unsaved:
+                self._store.set_aside_unsaved(segment)
+        # On a full disk even the open segment goes as soon as all of it is acknowledged.
+        self._writer.retire(smallest_bytes=1 if is_full else RETIRE_BYTES)
+        # Removing comes first: it frees the room that a cursor which is not there yet may need.
+        try:
+            self._store.remove_finished()
+        finally:
+            self._reader.write_cursor()
+        if self._availability.is_refusing and self._availability.refusal(self._clock.monotonic()) is None:
+            self._writer.try_again()
+
+    # -- looking
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes on the disk and on their way there."""
+        return self._store.disk_bytes + self._writer.waiting.size
+
+    @property
+    def is_counted(self) -> bool:
+        """True once every old segment is counted."""
+        return self._store.is_known
+
+    @property
+    def is_empty(self) -> bool:
+        """True when no record waits, in any segment."""
+        return self._store.is_known and not any(segment.waiting for segment in self._store.all())
+
+    @property
+    def has_segments(self) -> bool:
+        """True while there is any segment on the disk."""
+        return bool(self._store.all())
+
+    def status(self) -> QueueStatus:
+        """Say what is in the queue."""
+        topics: dict[str, tuple[int, int]] = {}
+        oldest_ms = self._reader.oldest_ms()
+        with self._place.lock:
+            segments = self._store.all()
+            for segment in segments:
+                for topic, (records, size) in segment.topics.items():
+                    if records:
+                        before = topics.get(topic, (0, 0))
+                        topics[topic] = (before[0] + records, before[1] + size)
+            return QueueStatus(
+                records=sum(records for records, _ in topics.values()),
+                bytes=sum(size for _, size in topics.values()),
+                by_topic=topics,
+                oldest_ms=oldest_ms,
+                in_hand=self._reader.in_hand,
+                segments=len(segments),
+                disk_bytes=self._store.disk_bytes,
+                is_counted=all(segment.is_known for segment in segments),
+                refusing_since=self._availability.since,
+                damages=msgspec.structs.replace(self._store.damages),
+                foreign=self._store.foreign,
+            )

@@ -1,0 +1,263 @@
+"""A random life of a spool on the model file system, in which the power may fail at every moment.
+
+After every change of the disk, every content that a power cut may leave there is opened by the production code and
+held against what the callers were told. One seed is one life; it breaks off now and then and goes on from a cut disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+from random import Random
+from typing import TYPE_CHECKING
+
+from postroom.libs.event import Record
+from postroom.libs.exceptions import PostroomError, SpoolError
+from postroom.streaming.spool.frame_scan import Frame, FrameScan
+from postroom.streaming.spool.record_format import Kind, parse_segment_header
+from postroom.streaming.spool.spool import Spool
+from postroom.testing.manual_clock import ManualClock
+from postroom.testing.model_file_system import ModelFileSystem
+
+if TYPE_CHECKING:
+    from postroom.streaming.spool.queue_reader import SpooledRecord
+
+ROOT = "/spool"
+_salts = itertools.count(1)
+_KEYS = (b"a", b"b", b"c", None)
+
+
+class BrokenPromiseError(AssertionError):
+    """What a disk after a power cut gave was not what the callers were told."""
+
+
+class PowerCutLife:
+    """Runs one life and counts the disks that were opened. `states_each` bounds them for each moment."""
+
+    def __init__(self, seed: int, *, deaf_to: frozenset[str] = frozenset(), states_each: int = 40) -> None:
+        self._random = Random(seed)
+        self._cuts = Random(seed + 1)
+        self._states_each = states_each
+        self._deaf_to = deaf_to
+        self.states = 0
+        self.sync_places: set[str] = set()
+        self._records: dict[str, tuple[int, Kind, Record]] = {}
+        self._accepted: dict[str, None] = {}
+        self._refused: set[str] = set()
+        self._handed_out: set[str] = set()
+        self._acknowledged: set[str] = set()
+        self._damaged: dict[str, bytes] = {}
+        self._unflushed: set[str] = set()
+        self._flushed: set[str] = set()
+        self._in_hand: list[SpooledRecord] = []
+        self._use(ModelFileSystem())
+
+    def run(self, steps: int) -> None:
+        """Live on for so many steps."""
+        for _ in range(steps):
+            step = self._random.choices(
+                [
+                    *(self._append, self._read, self._acknowledge, self._tend),
+                    *(self._restart, self._cut, self._fill, self._break, self._break_cursor, self._damage),
+                ],
+                weights=[24, 20, 30, 12, 3, 3, 5, 4, 2, 3],
+            )[0]
+            step()
+        self.sync_places |= self._disk.sync_places
+
+    # -- steps
+
+    def _append(self) -> None:
+        kind = Kind.RECORD if self._random.random() < 0.8 else Kind.DEAD_LETTER
+        records = []
+        for _ in range(self._random.randint(1, 4)):
+            number = len(self._records)
+            value = self._random.choice([None, b"", bytes(20), b"\xff" * 30, b"value %d" % number])
+            record = Record(
+                "topic",
+                self._random.choice(_KEYS),
+                value,
+                (("h", b"%d" % number),),
+                f"id{number}",
+                number,
+                1 + number % 3,
+            )
+            self._records[record.event_id] = (number, kind, record)
+            records.append(record)
+        for record, ticket in zip(records, self._spool.append_many(records, kind=kind), strict=True):
+            if ticket.error is None:
+                self._accepted[record.event_id] = None
+            elif not (isinstance(ticket.error, SpoolError) and ticket.error.may_resurface):
+                self._refused.add(record.event_id)
+
+    def _read(self) -> None:
+        kind = self._random.choice(list(Kind))
+        try:
+            found = self._spool.read(kind, max_records=self._random.randint(1, 6))
+        except PostroomError:
+            return
+        self._handed_out |= {waiting.record.event_id for waiting in found}
+        self._in_hand += found
+
+    def _acknowledge(self) -> None:
+        for _ in range(self._random.randint(1, 5)):
+            if self._in_hand:
+                waiting = self._in_hand.pop(self._random.randrange(min(3, len(self._in_hand))))
+                self._acknowledged.add(waiting.record.event_id)
+                self._unflushed.add(waiting.record.event_id)
+                assert self._spool.ack(waiting)
+
+    def _tend(self) -> None:
+        self._clock.advance(10)
+        healthy = self._disk.fault is None and self._disk.free_bytes is None
+        self._spool.tend()
+        if healthy:
+            self._flushed |= self._unflushed
+            self._unflushed.clear()
+
+    def _restart(self) -> None:
+        self._heal()
+        self._spool.stop()
+        self._flushed |= self._unflushed
+        self._use(self._disk)
+
+    def _cut(self) -> None:
+        states = list(self._disk.crash_states(self._cuts))
+        self._heal()
+        self._use(self._cuts.choice(states))
+
+    def _fill(self) -> None:
+        """Let the disk be full for one append."""
+        self._disk.free_bytes = self._random.randint(0, 400)
+        self._append()
+        if self._random.random() < 0.3:  # draining goes on
+            self._read()
+            self._acknowledge()
+            self._tend()
+        self._heal()
+
+    def _break(self) -> None:
+        """Let one operation fail for as long as one append takes."""
+        broken = self._random.choice(["write", "sync", "sync_folder", "create", "truncate"])
+        self._disk.fault = lambda operation, path: (
+            OSError(errno.EIO, "broken") if operation == broken and "LOCK" not in path else None
+        )
+        self._append()
+        self._heal()
+
+    def _break_cursor(self) -> None:
+        """Let the next write of a cursor fail, so that a new file takes its place; or take the file away."""
+        if self._random.random() < 0.5:
+            self._spool.stop()
+            self._flushed |= self._unflushed
+            # Without its cursor a queue may give back what was acknowledged: all of it, marked.
+            self._flushed.clear()
+            for path in self._disk.paths():
+                if path.endswith("/cursor"):
+                    self._disk.remove(path)
+            self._use(self._disk)
+        failures = iter([OSError(errno.EIO, "broken")])
+        self._disk.fault = lambda operation, path: (
+            next(failures, None) if operation in {"write", "sync"} and "/cursor" in path else None
+        )
+        self._acknowledge()
+        self._spool.tend()
+        self._disk.fault = None
+        self._tend()
+
+    def _damage(self) -> None:
+        """Flip a bit in the body of a frame, at rest."""
+        self._heal()
+        self._spool.stop()
+        self._flushed |= self._unflushed
+        frames = [(path, frame) for path in self._disk.paths("/spool/0001") for frame in _frames(self._disk, path)]
+        if frames:
+            path, frame = self._random.choice(frames)
+            content = bytearray(self._disk.content(path))
+            content[frame.offset + self._random.randrange(28, frame.size)] ^= 1 << self._random.randrange(8)
+            self._disk.put(path, bytes(content))
+            name = frame.stored.record.event_id
+            if name not in self._acknowledged:
+                self._damaged[name] = bytes(content[frame.offset : frame.offset + frame.size])
+        self._use(self._disk)
+
+    # -- the disk
+
+    def _heal(self) -> None:
+        self._disk.fault = None
+        self._disk.free_bytes = None
+        self._clock.advance(10)
+
+    def _use(self, disk: ModelFileSystem) -> None:
+        self._clock = ManualClock()
+        self._in_hand = []
+        self._unflushed = set()
+        self._disk = disk
+        disk.deaf_to = self._deaf_to
+        disk.on_change = self._check_cuts
+        self._spool = _spool(disk, self._clock)
+        self._spool.start()
+
+    def _check_cuts(self) -> None:
+        states = list(self._disk.crash_states(self._cuts))
+        if len(states) > self._states_each:
+            states = states[:2] + self._cuts.sample(states[2:], self._states_each - 2)
+        for state in states:
+            self._check(state)
+        self.states += len(states)
+        self.sync_places |= self._disk.sync_places
+
+    def _check(self, disk: ModelFileSystem) -> None:
+        spool = _spool(disk, self._clock)
+        spool.start()
+        came_back: set[str] = set()
+        for kind in Kind:
+            last = -1
+            while found := spool.read(kind):
+                for waiting in found:
+                    last = self._check_record(waiting, kind, last)
+                    came_back.add(waiting.record.event_id)
+        excused = came_back | self._acknowledged | self._damaged.keys()
+        missing = [name for name in self._accepted if name not in excused]
+        if self._damaged:
+            whole_disk = b"".join(disk.content(path) for path in disk.paths())
+            missing += [name for name, data in self._damaged.items() if data not in whole_disk]
+        if missing:
+            raise BrokenPromiseError(f"accepted and lost: {missing}")
+        if came_back & self._flushed:
+            raise BrokenPromiseError(f"acknowledged, flushed and back: {came_back & self._flushed}")
+        if came_back & self._refused:
+            raise BrokenPromiseError(f"refused for good and back: {came_back & self._refused}")
+
+    def _check_record(self, waiting: SpooledRecord, kind: Kind, last: int) -> int:
+        number, handed_in_as, record = self._records.get(waiting.record.event_id, (-1, None, None))
+        if record != waiting.record or kind != handed_in_as or waiting.kind != kind:
+            raise BrokenPromiseError("a record that nobody handed in")
+        if number <= last:
+            raise BrokenPromiseError("out of order, or twice")
+        if waiting.record.event_id in self._handed_out and not waiting.sent_before:
+            raise BrokenPromiseError("a repeat without its mark")
+        return number
+
+
+def _frames(disk: ModelFileSystem, path: str) -> list[Frame]:
+    header = parse_segment_header(disk.content(path)[:128])
+    if header is None or not path.endswith(".seg"):
+        return []
+    file = disk.open_to_read(path)
+    scan = FrameScan(file, seed=header.seed, kind=header.kind, next_sequence=header.first_sequence)
+    return [found for found in scan.run(file.size()) if isinstance(found, Frame)]
+
+
+def _spool(disk: ModelFileSystem, clock: ManualClock) -> Spool:
+    return Spool(
+        ROOT,
+        file_system=disk,
+        clock=clock,
+        segment_bytes=600,
+        batch_bytes=400,
+        cursor_bytes=256,
+        key_counters=64,
+        background=False,
+        salt=lambda: next(_salts).to_bytes(8, "little"),
+    )
