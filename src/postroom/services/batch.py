@@ -12,6 +12,7 @@ from postroom.libs.event import DeadLettered, Delivered, Failed, Outcome, Refuse
 if TYPE_CHECKING:
     from postroom.services.receipt import Receipt
 
+_GOOD = (Delivered, Spooled)
 _OPEN_CAP = 50_000
 _PROBLEMS_CAP = 1_000
 
@@ -82,7 +83,7 @@ class Batch:
     def _count(self, receipt: Receipt) -> None:
         outcome = receipt.result()
         self._counts[type(outcome)] += 1
-        if not isinstance(outcome, Delivered | Spooled):
+        if not isinstance(outcome, _GOOD):
             self._problem_count += 1
             if len(self._problems) < _PROBLEMS_CAP:
                 self._problems.append(Problem(self._settled, receipt.event_id, outcome))

@@ -139,7 +139,7 @@ class Lane:
 
     def key_of(self, event: object) -> bytes | None:
         """Return the key that the contract names, as far as the event has one that can be a key."""
-        if self.key_field is None or not isinstance(event, Mapping):
+        if self.key_field is None or (type(event) is not dict and not isinstance(event, Mapping)):
             return None
         try:
             value = event.get(self.key_field)
