@@ -1,11 +1,15 @@
-"""Pytest fixtures: a real Kafka and a real Schema Registry, started only when a test asks for them.
+"""Pytest fixtures: a double without Kafka, and a real Kafka with a real Schema Registry, started for who asks.
+
+    def test_my_code(recording_service):
+        my_code(post=recording_service)
+        assert recording_service.published[0].event["user_id"] == "u1"
 
     def test_my_service(postroom_stack, postroom_topic):
         producer = Producer({"bootstrap.servers": postroom_stack.bootstrap})
         producer.produce(postroom_topic, b"hello")
 
-Installed with postroom, found by pytest by itself. Needs the extra: `pip install 'postroom[stack]'`; the first run
-downloads Kafka and the registry into the user's cache. Each set of servers is started once per session.
+Installed with postroom, found by pytest by itself. The servers need the extra: `pip install 'postroom[stack]'`; the first
+run downloads Kafka and the registry into the user's cache. Each set of servers is started once per session.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from postroom.testing.local_stack import LocalStack
+    from postroom.testing.recording_service import RecordingService
 
 
 def _started(request: pytest.FixtureRequest, brokers: int) -> Iterator[LocalStack]:
@@ -32,6 +37,15 @@ def _started(request: pytest.FixtureRequest, brokers: int) -> Iterator[LocalStac
 
     with LocalStack(brokers=brokers, progress=progress) as stack:
         yield stack
+
+
+@pytest.fixture
+def recording_service() -> Iterator[RecordingService]:
+    """A producer service without Kafka that runs for one test: the same checks, everything kept in memory."""
+    from postroom.testing.recording_service import RecordingService  # heavy: loaded for who asks
+
+    with RecordingService() as service:
+        yield service
 
 
 @pytest.fixture(scope="session")

@@ -135,3 +135,8 @@ class TestTrouble:
         assert isinstance(receipt.result(0), Failed)
         with pytest.raises(LifecycleError):
             service.publish_event(GOOD)
+
+
+def test_users_get_it_as_a_fixture(recording_service: RecordingService) -> None:
+    recording_service.publish_event({"user_id": "u1", "timestamp": 1}).raise_for_outcome(1)
+    assert recording_service.published[0].event["user_id"] == "u1"
