@@ -14,7 +14,6 @@ Facts this file is built on (measured with librdkafka 2.16.0, kept by tests):
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import weakref
@@ -45,11 +44,6 @@ if TYPE_CHECKING:
 _PURGE_SETTLES_S = 0.05
 _PURGE_REPORTS_S = 5.0
 _THREAD_ENDS_S = 5.0
-# A record that waits for so long may have lost its leader. Left to itself the library asks for the new one after 0.1,
-# 0.3, ... 6.3, 12.7 s (`retry.backoff.max.ms` bounds those pauses too): too late for a leader elected after 9 s.
-_LEADER_LOST_S = 2.0
-_ASK_EVERY_S = 1.0
-_ASK_TIMEOUT_S = 0.25
 # After a turn of the poll thread that failed (a producer that could not be made anew): before the next one.
 _TRY_AGAIN_S = 1.0
 _CHECK_S = 0.002
@@ -61,12 +55,11 @@ _clients: weakref.WeakSet[KafkaClient] = weakref.WeakSet()
 class _Taken:
     """One record on its way, and the callback that librdkafka calls with its report."""
 
-    __slots__ = ("client", "never_connected", "number", "on_done", "taken_at", "topic")
+    __slots__ = ("client", "never_connected", "number", "on_done", "taken_at")
 
-    def __init__(self, client: KafkaClient, number: int, topic: str, on_done: OnDone, taken_at: float) -> None:
+    def __init__(self, client: KafkaClient, number: int, on_done: OnDone, taken_at: float) -> None:
         self.client = client
         self.number = number
-        self.topic = topic
         self.on_done = on_done
         self.taken_at = taken_at
         self.never_connected = False
@@ -124,7 +117,6 @@ class KafkaClient:
         self._taken = 0
         self._left = 0
         self._flushing = 0
-        self._asked_at = 0.0
         self._watch = self._new_watch()
 
     def _new_watch(self) -> ConnectionWatch:
@@ -223,7 +215,7 @@ class KafkaClient:
             if self._emptying or self._fatal:
                 raise QueueFullError("the queue of unacknowledged records is being emptied")
             number = self._taken = self._taken + 1
-            taken = _Taken(self, number, record.topic, on_done, self._clock.monotonic())
+            taken = _Taken(self, number, on_done, self._clock.monotonic())
             taken.never_connected = self._watch.connected is False
             self._open[number] = taken
             try:
@@ -367,21 +359,8 @@ class KafkaClient:
         if self._fatal:
             self._rebuild()
         oldest = self._oldest()
-        if oldest is None:
-            return
-        now = self._clock.monotonic()
-        if now - oldest.taken_at > self._hand_over_after_s:
+        if oldest is not None and self._clock.monotonic() - oldest.taken_at > self._hand_over_after_s:
             self.purge()
-        elif now - oldest.taken_at > _LEADER_LOST_S and now - self._asked_at > _ASK_EVERY_S:
-            self._asked_at = now
-            self._ask_for_leader(oldest.topic)
-
-    def _ask_for_leader(self, topic: str) -> None:
-        """Let the client library learn where the partitions of `topic` are led now; what it learns it uses."""
-        producer = self._producer
-        if producer is not None:
-            with contextlib.suppress(KafkaException):
-                producer.list_topics(topic, _ASK_TIMEOUT_S)
 
     def _poll(self, timeout_s: float) -> None:
         producer = self._producer

@@ -8,7 +8,7 @@
         producer = Producer({"bootstrap.servers": postroom_stack.bootstrap})
         producer.produce(postroom_topic, b"hello")
 
-Installed with postroom, found by pytest by itself. The servers need the extra: `pip install 'postroom[stack]'`; the first
+Installed with postroom, found by pytest by itself. The servers need the extra `stack` (`postroom[stack]`); the first
 run downloads Kafka and the registry into the user's cache. Each set of servers is started once per session.
 """
 
