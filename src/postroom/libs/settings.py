@@ -237,7 +237,7 @@ class SpoolSettings(Section):
 class DeliverySettings(Section):
     """How long records may stay unacknowledged, and how long closing may take."""
 
-    hand_over_after_s: Annotated[float, Field(ge=12, le=86_400)] = 15
+    hand_over_after_s: Annotated[float, Field(ge=12, le=86_400)] = 30
     close_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 20
 
 

@@ -594,7 +594,7 @@ CONTRADICTIONS = [
     ("producer: {retry_backoff_max_ms: 10}", "producer.retry_backoff_max_ms is 10, but producer.retry_backoff_ms is"),
     ("producer: {queue_max_bytes: 2048}", "producer.queue_max_bytes is 2048, but producer.max_message_bytes is 10000"),
     ("producer: {max_message_bytes: 9000}", "producer.max_message_bytes is 9000, but dead_letters.max_header_bytes "),
-    ("producer: {linger_ms: 20000}", "producer.linger_ms is 20000, but delivery.hand_over_after_s is 15: "),
+    ("producer: {linger_ms: 40000}", "producer.linger_ms is 40000, but delivery.hand_over_after_s is 30: "),
     ("producer: {security: {sasl_username: u}}", "sasl_username is set, but producer.security.protocol is PLAINTEXT"),
     ("producer: {security: {sasl_password: u}}", "sasl_password is set, but producer.security.protocol is PLAINTEXT"),
     ("producer: {security: {protocol: SSL, sasl_mechanism: PLAIN}}", "sasl_mechanism is set, but"),
