@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer
-from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry import SchemaRegistryClient, topic_subject_name_strategy
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext, SerializationError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def events(broker: str, registry: str, topic: str = "user_events", group: str = "reports") -> Iterator[Any]:
     consumer = Consumer({"bootstrap.servers": broker, "group.id": group, "auto.offset.reset": "earliest"})
     with SchemaRegistryClient({"url": registry}) as client, closing(consumer):
-        decode = AvroDeserializer(client)
+        decode = AvroDeserializer(client, conf={"subject.name.strategy": topic_subject_name_strategy})
         consumer.subscribe([topic])
         while True:
             message = consumer.poll(1.0)

@@ -63,8 +63,6 @@ def test_nothing_is_lost_repeated_or_swapped_when_the_leader_is_killed(
         "schema_registry.auto_register": True,
         "rate_limit.events_per_second": RATE,
         "rate_limit.burst": 400,
-        # On idle machines the cluster names new leaders after 8 to 11 s; where tests fight for two cores, later.
-        "delivery.hand_over_after_s": 40,
     }
     metrics, watch, ending = Metrics(), Watch(), threading.Event()
     receipts: list[list[Receipt]] = [[] for _ in range(THREADS)]
