@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from postroom.libs import logger
+
 _TESTS = Path(__file__).parent
 _SERVERS = {"postroom_stack": "kafka", "postroom_cluster": "cluster"}
 
@@ -21,3 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid} is a unit test and may not start a real Kafka")
         for mark in asked:
             item.add_marker(mark)
+
+
+def pytest_runtest_setup() -> None:
+    """Begin every test with logging as a library has it: a command that ran in this process configured it for good."""
+    logger._State.output = logger._Output()
