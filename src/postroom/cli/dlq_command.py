@@ -213,9 +213,9 @@ def _json(value: object) -> str:
 
 
 def _contract(settings: "Config", name: str | None) -> "Contract":
-    from postroom.schemas.data_contracts import find_contract, load_contracts, packaged_contracts
+    from postroom.schemas.data_contracts import configured_contracts, find_contract
 
-    contracts = load_contracts(settings.contracts.path) if settings.contracts.path else packaged_contracts()
+    contracts = configured_contracts(settings.contracts.path)
     return find_contract(contracts, name or settings.contracts.default)
 
 

@@ -36,7 +36,7 @@ def create(
     Examples: `postroom topics create`, `postroom topics create user_event --partitions 6 --replication 3`
     """
     from postroom.libs.exceptions import ConfigurationError
-    from postroom.schemas.data_contracts import find_contract, load_contracts, packaged_contracts
+    from postroom.schemas.data_contracts import configured_contracts, find_contract
     from postroom.services.topics import topic_specs
     from postroom.streaming.kafka_admin import KafkaAdmin
     from postroom.streaming.librdkafka_settings import client_settings
@@ -46,7 +46,7 @@ def create(
         raise ConfigurationError(
             "the embedded broker lives inside the process that runs it", remedy="name a broker with --broker"
         )
-    contracts = load_contracts(settings.contracts.path) if settings.contracts.path else packaged_contracts()
+    contracts = configured_contracts(settings.contracts.path)
     chosen = [find_contract(contracts, name) for name in names] if names else list(contracts.values())
     specs = topic_specs(chosen, settings, partitions=partitions, replication=replication)
     results = KafkaAdmin(client_settings(settings)).create_topics(specs)

@@ -120,6 +120,12 @@ def packaged_contracts() -> dict[str, Contract]:
     return {contract.name: contract for contract in _packaged()}
 
 
+def configured_contracts(paths: Iterable[str | Path]) -> dict[str, Contract]:
+    """The contracts at `paths`, as `contracts.path` in the settings lists them; the packaged ones for an empty list."""
+    listed = list(paths)
+    return load_contracts(listed) if listed else packaged_contracts()
+
+
 def contract_from_short_form(
     name: str, fields: Mapping[str, Any], *, topic: str | None = None, key_field: str | None = None
 ) -> Contract:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from postroom.libs.exceptions import ConfigurationError, PostroomError, SchemaRegistryError, SubjectNotFoundError
 from postroom.libs.logger import get_logger
 from postroom.libs.settings import OriginKind
-from postroom.schemas.data_contracts import load_contracts, packaged_contracts
+from postroom.schemas.data_contracts import configured_contracts
 from postroom.schemas.schema_validator import SchemaValidator
 from postroom.services.lane import Lane
 from postroom.streaming.rate_limiter import RateLimiter
@@ -131,9 +131,7 @@ class Components:
     def _open_lanes(self) -> None:
         contracts = self._contracts
         if contracts is None:
-            contracts = (
-                load_contracts(self.config.contracts.path) if self.config.contracts.path else packaged_contracts()
-            )
+            contracts = configured_contracts(self.config.contracts.path)
         default = self.config.contracts.default
         if default not in contracts and self.config.origin("contracts.default").kind is not OriginKind.PACKAGED:
             raise ConfigurationError(
