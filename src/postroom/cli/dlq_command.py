@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from postroom.cli.border import FAILED, stdout_console, write_json
-from postroom.cli.options import AsJson, Broker, ConfigFile, Environment, Registry, settings_from_options
+from postroom.cli.options import (
+    AsJson,
+    Broker,
+    ConfigFile,
+    Environment,
+    Registry,
+    refuse_embedded,
+    settings_from_options,
+)
 
 if TYPE_CHECKING:
     from postroom.libs.config_loader import Config
@@ -226,12 +234,8 @@ def _topic(settings: "Config", contract: "Contract") -> str:
 
 
 def _reader(settings: "Config") -> "KafkaReader":
-    from postroom.libs.exceptions import ConfigurationError
     from postroom.streaming.kafka_reader import KafkaReader
     from postroom.streaming.librdkafka_settings import client_settings
 
-    if settings.broker == "embedded":
-        raise ConfigurationError(
-            "the embedded broker lives inside the process that runs it", remedy="name a broker with --broker"
-        )
+    refuse_embedded(settings)
     return KafkaReader(client_settings(settings))

@@ -64,3 +64,13 @@ def settings_from_options(
     settings = load_config(config, env=env, overrides=overrides)
     configure_logging(settings.logging.level, settings.logging.format)
     return settings
+
+
+def refuse_embedded(settings: "Config") -> None:
+    """Raise ConfigurationError for the embedded broker: what another process keeps inside it cannot be reached."""
+    from postroom.libs.exceptions import ConfigurationError
+
+    if settings.broker == "embedded":
+        raise ConfigurationError(
+            "the embedded broker lives inside the process that runs it", remedy="name a broker with --broker"
+        )

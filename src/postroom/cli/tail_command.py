@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from postroom.cli.border import stdout_console, write_json
-from postroom.cli.options import AsJson, Broker, ConfigFile, Environment, Registry, settings_from_options
+from postroom.cli.options import (
+    AsJson,
+    Broker,
+    ConfigFile,
+    Environment,
+    Registry,
+    refuse_embedded,
+    settings_from_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,17 +64,13 @@ def tail(
     Examples: `postroom tail user_events`, `postroom tail user_events --follow`,
     `postroom tail user_events.dlq --from beginning --count 5 --json`
     """
-    from postroom.libs.exceptions import ConfigurationError
     from postroom.schemas.schema_registry_client import SchemaRegistryClient
     from postroom.services.record_view import RecordView
     from postroom.streaming.kafka_reader import KafkaReader
     from postroom.streaming.librdkafka_settings import client_settings
 
     settings = settings_from_options(broker=broker, registry=registry, config=config, env=env)
-    if settings.broker == "embedded":
-        raise ConfigurationError(
-            "the embedded broker lives inside the process that runs it", remedy="name a broker with --broker"
-        )
+    refuse_embedded(settings)
     reader = KafkaReader(client_settings(settings))
     console = stdout_console()
     with SchemaRegistryClient(settings=settings.schema_registry) as schemas:

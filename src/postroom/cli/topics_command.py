@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from postroom.cli.border import write_json
-from postroom.cli.options import AsJson, Broker, ConfigFile, Environment, settings_from_options
+from postroom.cli.options import AsJson, Broker, ConfigFile, Environment, refuse_embedded, settings_from_options
 
 if TYPE_CHECKING:
     from postroom.streaming.kafka_admin import TopicResult, TopicSpec
@@ -35,17 +35,13 @@ def create(
 
     Examples: `postroom topics create`, `postroom topics create user_event --partitions 6 --replication 3`
     """
-    from postroom.libs.exceptions import ConfigurationError
     from postroom.schemas.data_contracts import configured_contracts, find_contract
     from postroom.services.topics import topic_specs
     from postroom.streaming.kafka_admin import KafkaAdmin
     from postroom.streaming.librdkafka_settings import client_settings
 
     settings = settings_from_options(broker=broker, config=config, env=env)
-    if settings.broker == "embedded":
-        raise ConfigurationError(
-            "the embedded broker lives inside the process that runs it", remedy="name a broker with --broker"
-        )
+    refuse_embedded(settings)
     contracts = configured_contracts(settings.contracts.path)
     chosen = [find_contract(contracts, name) for name in names] if names else list(contracts.values())
     specs = topic_specs(chosen, settings, partitions=partitions, replication=replication)
