@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,6 +137,28 @@ class TestRoom:
         bench.publisher.start()
         bench.publisher.serve()
         assert bench.publisher.in_flight() == 0
+
+
+class TestCondition:
+    def test_it_can_be_asked_before_the_start_and_after_the_end(self, bench: Bench) -> None:
+        assert bench.publisher.condition().oldest_s is None
+        bench.publisher.start()
+        bench.publisher.close(0.0)
+        assert bench.publisher.condition().oldest_s is None
+
+    def test_once_connected_it_says_so_and_names_no_problem(self, bench: Bench) -> None:
+        bench.publisher.start()
+        end = time.monotonic() + PATIENCE_S
+        while not (condition := bench.publisher.condition()).connected:
+            assert time.monotonic() < end
+            threading.Event().wait(0.01)
+        assert condition.problem == ""
+        assert condition.since_s >= 0
+
+    def test_what_is_reported_has_no_age(self, bench: Bench) -> None:
+        bench.publish(0)
+        bench.every_one_is_delivered(1)
+        assert bench.publisher.condition().oldest_s is None
 
 
 class TestGivingUp:

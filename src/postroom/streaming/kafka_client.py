@@ -33,7 +33,7 @@ from postroom.streaming.delivery import DELIVERED, FATAL, PURGE_QUEUE, decide, w
 from postroom.streaming.json_publish import publish_as_json
 from postroom.streaming.librdkafka_object import never_free, new_producer
 from postroom.streaming.poll_thread import PollThread
-from postroom.streaming.publisher import OnDone, Report
+from postroom.streaming.publisher import Condition, OnDone, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -139,7 +139,7 @@ class KafkaClient:
             return
         if self._config is None:
             self._config = load_config()
-        self._hand_over_after_s = self._config.delivery.hand_over_after_s
+        self._hand_over_after_s = self._config.hand_over_after_s
         self._producer = self._new_producer()
         thread = PollThread(self._turn_safely, lambda: bool(self._open) or self._fatal, lambda: self._taken)
         try:
@@ -380,10 +380,11 @@ class KafkaClient:
             self._poller = 0
 
     def _oldest(self) -> _Taken | None:
-        try:
-            return next(iter(self._open.values()), None)
-        except RuntimeError:  # a caller took a record in this very moment: look again next time
-            return None
+        while True:
+            try:
+                return next(iter(self._open.values()), None)
+            except RuntimeError:  # a record came or went in this very moment
+                continue
 
     def _rebuild(self) -> None:
         """Put a new producer in the place of one that met a fatal error; what it had taken is reported."""
@@ -446,6 +447,13 @@ class KafkaClient:
             taken.never_connected = False
 
     # -- for health and metrics
+
+    def condition(self) -> Condition:
+        """Return whether a broker connection is up and for how long, how old the oldest record is, what went wrong."""
+        connected, since_s, problem = self._watch.state()
+        oldest = self._oldest()
+        age_s = None if oldest is None else max(0.0, self._clock.monotonic() - oldest.taken_at)
+        return Condition(connected, since_s, age_s, problem)
 
     def connection(self) -> tuple[bool | None, float, str]:
         """Return whether a broker connection is up (None: not known yet), for how many seconds, the last problem."""

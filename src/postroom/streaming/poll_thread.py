@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 # A producer is busy when it took this many records since the thread last looked (every 5 ms).
 _BUSY_RECORDS = 32
 _BUSY_PAUSE_S = 0.005
-_IDLE_WAIT_S = 0.5
+# How late an idle client hears that a connection went or came.
+_IDLE_WAIT_S = 0.1
 _POLL_S = 0.005
 # How long the main thread stands aside at most.
 _ASIDE_S = 0.05

@@ -39,6 +39,21 @@ class Report(msgspec.Struct, frozen=True, gc=False):
 OnDone: TypeAlias = Callable[[Report], None]
 
 
+class Condition(msgspec.Struct, frozen=True):
+    """How a publisher is doing at this moment.
+
+    `connected`: whether a connection to Kafka is up, None when nothing is known yet; `since_s`: for how many seconds
+    that has been so. A broker that is frozen keeps its connections: `oldest_s`, the age of the oldest unreported
+    record in seconds (None when there is none), tells of that. `problem` is the last trouble with a connection,
+    empty when there was none since one came up.
+    """
+
+    connected: bool | None
+    since_s: float
+    oldest_s: float | None
+    problem: str
+
+
 class Publisher(Protocol):
     """Takes records and answers for each of them exactly once."""
 
@@ -64,6 +79,10 @@ class Publisher(Protocol):
 
     def in_flight(self) -> int:
         """Return the number of records taken and not reported."""
+        ...
+
+    def condition(self) -> Condition:
+        """Return how it is doing. Never waits, may be called from every thread and before `start()`."""
         ...
 
     def flush(self, deadline_s: float) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from postroom.libs.event import FailedReason
 from postroom.libs.exceptions import LifecycleError, QueueFullError
 from postroom.streaming.delivery import DELIVERED, Action, Decision
-from postroom.streaming.publisher import OnDone, Report
+from postroom.streaming.publisher import Condition, OnDone, Report
 
 if TYPE_CHECKING:
     from postroom.libs.event import Record
@@ -88,6 +88,10 @@ class MemoryPublisher:
     def in_flight(self) -> int:
         """Return the number of held records."""
         return len(self._held)
+
+    def condition(self) -> Condition:
+        """Say that all is well: it is always connected, and its records have no age."""
+        return Condition(connected=True, since_s=0.0, oldest_s=None, problem="")
 
     def flush(self, deadline_s: float) -> int:
         """Return the number of held records; nothing changes by waiting."""

@@ -26,8 +26,10 @@ from postroom.libs.exceptions import (
     QueueFullError,
     RecordTooLargeError,
 )
+from postroom.libs.logger import get_logger
 from postroom.observability.metric_table import CLIENT_QUEUE_BYTES, CLIENT_QUEUE_MESSAGES
 from postroom.observability.metrics import Metrics
+from postroom.streaming.connection_watch import ConnectionWatch
 from postroom.streaming.delivery import Action
 from postroom.streaming.kafka_client import KafkaClient
 from postroom.streaming.publisher import Report
@@ -328,6 +330,62 @@ def test_a_mapping_that_cannot_be_sent_raises_what_went_wrong() -> None:
     with pytest.raises(KafkaConnectionError):
         client.publish({"user_id": "u1"})
     client.close(0)
+
+
+class TestCondition:
+    @pytest.mark.parametrize("brokers", [1, 3])
+    def test_a_connection_that_ends_or_comes_is_noticed_at_once_by_an_idle_client(self, brokers: int) -> None:
+        with MockCluster(brokers) as cluster, KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+            assert client.condition().connected is None
+            until(lambda: client.condition().connected)
+            for _ in range(2):
+                cluster.down()
+                until(lambda: client.condition().connected is False, 2)
+                assert client.condition().since_s < 2
+                until(lambda: client.condition().problem)
+                cluster.up()
+                until(lambda: client.condition().connected, 10)
+                assert client.condition().problem == ""
+
+    def test_the_age_is_that_of_the_oldest_record_without_a_report(self, cluster: MockCluster) -> None:
+        """A broker that is frozen keeps its connection: nothing but the age tells."""
+        with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+            until(lambda: client.condition().connected)
+            assert client.condition().oldest_s is None
+            cluster.slow(1_500)
+            client.publish(record(0), lambda _: None)
+            until(lambda: (client.condition().oldest_s or 0) > 1)
+            client.publish(record(1), lambda _: None)
+            assert client.condition().connected
+            assert (client.condition().oldest_s or 0) > 1
+            cluster.slow(0)
+            assert client.flush(20) == 0
+            assert client.condition().oldest_s is None
+
+    def test_it_may_be_asked_while_records_come_and_go(self, cluster: MockCluster) -> None:
+        ages: list[float] = []
+        with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+            asking = threading.Thread(
+                target=lambda: ages.extend(client.condition().oldest_s or 0 for _ in range(3_000))
+            )
+            asking.start()
+            number = 0
+            while asking.is_alive():
+                with contextlib.suppress(QueueFullError):
+                    client.publish(record(number), lambda _: None)
+                number += 1
+        assert len(ages) == 3_000
+        assert min(ages) >= 0
+
+
+class TestStatistics:
+    def test_what_cannot_be_read_of_them_changes_nothing(self) -> None:
+        watch = ConnectionWatch(FastClock(1), Metrics(), get_logger("test"), lambda: None)
+        watch.on_statistics('{"msg_size": 7, "brokers": {"b": {"state": "UP", "txretries": 2}}, "more": [1]}')
+        for text in ("", "null", "{}", '{"msg_size": "7", "brokers": 1}', '{"msg_size": 1, "brokers": {"b": {}}}', "{"):
+            watch.on_statistics(text)
+        assert watch.connected
+        assert watch.queue_bytes == 7
 
 
 class TestWhileItIsBeingEmptied:
