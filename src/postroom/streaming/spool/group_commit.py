@@ -11,6 +11,7 @@ import msgspec
 
 from postroom.libs.exceptions import ReceiptTimeoutError
 from postroom.libs.logger import get_logger
+from postroom.streaming.spool.record_format import Kind  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from postroom.libs.exceptions import PostroomError
 
 BATCH_BYTES = 1024 * 1024
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where a record stands in the spool. `sequence` rises within `kind` and `slot`."""
+
+    slot: str
+    kind: Kind
+    sequence: int
 
 
 class PendingFrame(msgspec.Struct, frozen=True, gc=False):
@@ -30,15 +39,21 @@ class PendingFrame(msgspec.Struct, frozen=True, gc=False):
     topic: str
     key_hash: int | None
     appended_ms: int
+    is_claim: bool
 
 
 class Batch:
-    """Frames that are written and synced together. The queue's lock guards `frames` and `callbacks`."""
+    """Frames that are written and synced together. The queue's lock guards `frames` and `callbacks` until it is taken.
 
-    __slots__ = ("_done", "_error", "_is_done", "_lock", "callbacks", "frames", "size")
+    `claims_hold` turns true when its claims are noted as handed out.
+    """
 
-    def __init__(self, lock: threading.Lock) -> None:
-        self._lock = lock
+    __slots__ = ("_done", "_error", "_is_done", "callbacks", "claims_hold", "frames", "kind", "size", "slot")
+
+    def __init__(self, slot: str, kind: Kind) -> None:
+        self.slot = slot
+        self.kind = kind
+        self.claims_hold = False
         self._done = threading.Event()
         self._is_done = False
         self._error: PostroomError | None = None
@@ -48,11 +63,10 @@ class Batch:
 
     def complete(self, error: PostroomError | None) -> None:
         """Answer everybody, in the order of the frames; None is: safe."""
-        with self._lock:
-            self._error = error
-            self._is_done = True
-            callbacks, self.callbacks = self.callbacks, []
+        self._error = error
+        self._is_done = True
         self._done.set()
+        callbacks, self.callbacks = self.callbacks, []
         for callback, ticket in callbacks:
             _call(callback, ticket)
 
@@ -60,11 +74,25 @@ class Batch:
 class Ticket:
     """Stands for one appended record until it is known to be safe."""
 
-    __slots__ = ("_batch", "sequence")
+    __slots__ = ("_batch", "_is_claim", "sequence")
 
-    def __init__(self, batch: Batch, sequence: int) -> None:
+    def __init__(self, batch: Batch, sequence: int, *, is_claim: bool = False) -> None:
         self._batch = batch
+        self._is_claim = is_claim
         self.sequence = sequence
+
+    @property
+    def place(self) -> Place:
+        """Where the record stands, once it is stored."""
+        return Place(self._batch.slot, self._batch.kind, self.sequence)
+
+    @property
+    def is_claimed(self) -> bool:
+        """True for a record that was stored as claimed.
+
+        False when its claim could not be noted on the disk: then it waits in the spool like any other.
+        """
+        return self._is_claim and self._batch.claims_hold
 
     @property
     def is_done(self) -> bool:
@@ -89,22 +117,10 @@ class Ticket:
             raise copy(batch._error)  # noqa: SLF001 - a ticket is a view of its batch; one traceback for each caller
         return self.sequence
 
-    def on_done(self, callback: OnStored) -> None:
-        """Call `callback(ticket)` once it is known whether the record is safe: at once, or on the writing thread.
 
-        On the writing thread they run in the order of their records. They must be short: the next batch waits for them.
-        """
-        batch = self._batch
-        with batch._lock:  # noqa: SLF001 - a ticket is a view of its batch
-            if not batch._is_done:  # noqa: SLF001 - a ticket is a view of its batch
-                batch.callbacks.append((callback, self))
-                return
-        _call(callback, self)
-
-
-def refused_ticket(error: PostroomError) -> Ticket:
+def refused_ticket(error: PostroomError, kind: Kind) -> Ticket:
     """Return the ticket of a record that was not taken."""
-    batch = Batch(threading.Lock())
+    batch = Batch("", kind)
     batch.complete(error)
     return Ticket(batch, 0)
 
@@ -122,10 +138,11 @@ def _call(callback: OnStored, ticket: Ticket) -> None:
 class WaitingBatches:
     """Batches in the order of writing; the last one still takes frames. Guarded by the queue's lock."""
 
-    __slots__ = ("_batch_bytes", "_batches", "_lock", "size")
+    __slots__ = ("_batch_bytes", "_batches", "_kind", "_slot", "size")
 
-    def __init__(self, lock: threading.Lock, batch_bytes: int) -> None:
-        self._lock = lock
+    def __init__(self, slot: str, kind: Kind, batch_bytes: int) -> None:
+        self._slot = slot
+        self._kind = kind
         self._batch_bytes = batch_bytes
         self._batches: deque[Batch] = deque()
         self.size = 0
@@ -133,19 +150,26 @@ class WaitingBatches:
     def __bool__(self) -> bool:
         return bool(self._batches)
 
-    def put(self, frames: Iterable[PendingFrame]) -> list[Ticket]:
-        """Add frames behind all others."""
+    def put(self, frames: Iterable[PendingFrame], on_stored: OnStored | None = None) -> list[Ticket]:
+        """Add frames behind all others. `on_stored` is called with each ticket in the order of the frames."""
         tickets = []
         batch = self._batches[-1] if self._batches else None
         for frame in frames:
             if batch is None or batch.size + frame.size > self._batch_bytes:
-                batch = Batch(self._lock)
+                batch = self.new_batch()
                 self._batches.append(batch)
             batch.frames.append(frame)
             batch.size += frame.size
             self.size += frame.size
-            tickets.append(Ticket(batch, frame.sequence))
+            ticket = Ticket(batch, frame.sequence, is_claim=frame.is_claim)
+            tickets.append(ticket)
+            if on_stored is not None:
+                batch.callbacks.append((on_stored, ticket))
         return tickets
+
+    def new_batch(self) -> Batch:
+        """Return an empty batch that is not among them."""
+        return Batch(self._slot, self._kind)
 
     def take(self) -> Batch:
         """Take the first batch; its frames count as waiting until `forget`."""

@@ -1,4 +1,4 @@
-"""Reading a queue in order, and taking note of what was acknowledged."""
+"""Reading a queue in order, past what is acknowledged or in hand."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import msgspec
 
 from postroom.libs.event import Headers, Record  # noqa: TC001 - msgspec reads the annotations
 from postroom.streaming.spool.availability import spool_error
-from postroom.streaming.spool.frame_scan import Damage, Frame, FrameScan
+from postroom.streaming.spool.cursor_keeper import READ_STRIDE
+from postroom.streaming.spool.damage_control import new_scan
+from postroom.streaming.spool.frame_scan import Damage
 from postroom.streaming.spool.record_format import Kind  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
-    from postroom.streaming.spool.cursor import Cursor
+    from postroom.streaming.spool.cursor_keeper import CursorKeeper
     from postroom.streaming.spool.file_system import File
+    from postroom.streaming.spool.frame_scan import Frame, FrameScan
+    from postroom.streaming.spool.hand import Hand
     from postroom.streaming.spool.segment_store import QueuePlace, SegmentStore
     from postroom.streaming.spool.segments import Segment
 
-HANDED_OUT_STRIDE = 1024
 STUMBLES_IN_A_ROW = 3
 
 
@@ -39,48 +42,32 @@ class SpooledRecord(msgspec.Struct, frozen=True):
     sent_before: bool
 
 
-class _HandedOut(msgspec.Struct, frozen=True, gc=False):
-    segment: Segment
-    topic: str
-    size: int
-    key_hash: int | None
-    appended_ms: int
-
-
 class QueueReader:
-    """Hands out each record once, in order, and forgets it when it is acknowledged. Safe with threads."""
+    """Hands out each record once, in order. Safe with threads."""
 
-    def __init__(self, place: QueuePlace, store: SegmentStore, cursor: Cursor, *, slot: str) -> None:
+    def __init__(self, place: QueuePlace, store: SegmentStore, hand: Hand, keeper: CursorKeeper, *, slot: str) -> None:
         self._place = place
         self._store = store
-        self._cursor = cursor
+        self._hand = hand
+        self._keeper = keeper
         self._slot = slot
-        self._read_lock = threading.Lock()
-        self._cursor_lock = threading.Lock()
+        self._lock = threading.Lock()
         self._file: File | None = None
         self._scan: FrameScan | None = None
         self._segment: Segment | None = None
         self._at_id = 0
-        self._handed_out: dict[int, _HandedOut] = {}
-        self._sent_below = 0
-        self._mark = 0
-        self._is_dirty = False
         self._is_closed = False
         self._stumbles = 0
-
-    def begin(self, handed_out: int) -> None:
-        """Start at the oldest record. Every one with a sequence below `handed_out` counts as sent before."""
-        self._sent_below = self._mark = handed_out
 
     # -- reading
 
     def read(self, max_records: int, max_bytes: int) -> list[SpooledRecord]:
-        """Return the next records, at least one if there is one; an empty list when all are handed out.
+        """Return the next records, at least one if there is one; an empty list when there is no more now.
 
         Raises SpoolUnavailableError when the disk does not answer, or cannot note that these were handed out: then
         none is, and the next call gives the same ones.
         """
-        with self._read_lock:
+        with self._lock:
             if self._is_closed:
                 return []
             found: list[tuple[Segment, Frame]] = []
@@ -98,76 +85,38 @@ class QueueReader:
                     raise spool_error(exc, retry_after_s=1.0) from exc
             try:
                 if found:
-                    self._note_handed_out(found[-1][1].sequence + 1)
+                    self._keeper.note_handed_out(found[-1][1].sequence + 1, stride=READ_STRIDE)
             except OSError as exc:
                 self._rewind_to(found[0][0])
                 raise spool_error(exc, retry_after_s=1.0) from exc
             return self._hand_out(found)
 
     def rewind(self) -> None:
-        """Hand out everything again that was handed out and not acknowledged, in order, before anything else.
-
-        For when nothing of it is on its way any more: an acknowledgement of a record handed out earlier is ignored
-        until it was handed out anew.
-        """
-        with self._read_lock:
-            with self._place.lock:
-                self._handed_out.clear()
+        """Begin at the oldest record again. What is in hand stays so, and is passed over."""
+        with self._lock:
             self._leave()
             self._at_id = 0
+            with self._place.lock:
+                self._hand.has_put_back = False
 
     def oldest_ms(self) -> int | None:
-        """Return when the oldest waiting record was appended, in ms since 1970; None when nothing waits.
+        """Return when the oldest record that waits was appended, in ms since 1970; None when nothing waits.
 
-        Exact for what is handed out; for what was not read yet, the time of its segment's first record.
+        Exact for what was read; for what was not read yet, or put back, the time of its segment's first record.
         """
         with self._place.lock:
-            first = next(iter(self._handed_out.values()), None)
-            if first is not None:
-                return first.appended_ms
-            return next((segment.oldest_ms for segment in self._store.all() if segment.waiting), None)
-
-    # -- acknowledging
-
-    def ack(self, sequence: int) -> bool:
-        """Note that a record is safe elsewhere; False for one that is not handed out. Never waits for the disk."""
-        place = self._place
-        with place.lock:
-            held = self._handed_out.pop(sequence, None)
-            if held is None:
-                return False
-            held.segment.mark_done(sequence)
-            held.segment.take(held.topic, held.size)
-            self._is_dirty = True
-        if held.key_hash is not None:
-            with place.keys_lock:
-                place.keys.remove(held.key_hash)
-        return True
-
-    @property
-    def in_hand(self) -> int:
-        """How many records are handed out and not acknowledged."""
-        return len(self._handed_out)
-
-    def write_cursor(self, *, exact: bool = False) -> None:
-        """Make new acknowledgements durable. `exact` gives back what is left of the stride, too. Raises OSError."""
-        with self._cursor_lock:
-            if not self._is_dirty and not (exact and self._mark > self._sent_below):
-                return
-            self._write_cursor(self._sent_below if exact else self._mark)
-
-    def ensure_cursor(self) -> None:
-        """Have the cursor file and its room on the disk. Raises OSError."""
-        with self._cursor_lock:
-            if not self._cursor.is_there:
-                self._write_cursor(self._mark)
+            oldest = None if self._hand.has_put_back else self._hand.oldest_read_ms()
+            if oldest is not None:
+                return oldest
+            segments = self._store.all()
+            first = next((segment for segment in segments if segment.waiting > segment.in_hand), None)
+            return self._hand.oldest_read_ms() if first is None else first.oldest_ms
 
     def close(self) -> None:
-        """Let go of the files."""
-        with self._read_lock:
+        """Let go of the file."""
+        with self._lock:
             self._is_closed = True
             self._leave()
-        self._cursor.close()
 
     # -- inside
 
@@ -180,15 +129,18 @@ class QueueReader:
                 end, is_closed = segment.frames_end, segment.is_closed
             found = self._scan.next(end)
             if isinstance(found, Damage):
-                self._store.found_damage(segment, found)
+                self._store.damage.found(segment, found, self._hand)
             elif found is None:
                 if not is_closed:
                     return None
                 self._at_id = segment.header.segment_id + 1
                 self._leave()
-            elif not segment.is_done(found.sequence) and found.sequence not in self._handed_out:
+            elif self._may_be_handed_out(segment, found.sequence):
                 self._stumbles = 0
                 return segment, found
+
+    def _may_be_handed_out(self, segment: Segment, sequence: int) -> bool:
+        return not (segment.is_done(sequence) or sequence in self._hand or segment.is_lost(sequence))
 
     def _enter(self) -> Segment | None:
         while True:
@@ -196,16 +148,15 @@ class QueueReader:
                 segment = self._store.at_or_after(self._at_id)
                 if segment is None or not segment.is_known:
                     return None
-                if not segment.waiting and segment.is_closed:
+                if segment.is_gone or (segment.is_closed and segment.waiting == segment.in_hand):
                     self._at_id = segment.header.segment_id + 1
                     continue
             try:
                 self._file = self._place.file_system.open_to_read(segment.path)
             except FileNotFoundError:
-                self._store.lost_file(segment)
+                self._store.damage.lost_file(segment, self._hand)
                 continue
-            header = segment.header
-            self._scan = FrameScan(self._file, seed=header.seed, kind=header.kind, next_sequence=header.first_sequence)
+            self._scan = new_scan(segment, self._file)
             self._segment = segment
             return segment
 
@@ -231,46 +182,21 @@ class QueueReader:
             self._at_id = segment.header.segment_id + 1
             self._stumbles = 0
 
-    def _note_handed_out(self, beyond: int) -> None:
-        if beyond <= self._mark:
-            return
-        with self._cursor_lock:
-            self._write_cursor(beyond + HANDED_OUT_STRIDE)
-
-    def _write_cursor(self, mark: int) -> None:
-        with self._place.lock:
-            entries = self._store.acknowledged()
-            was_dirty, self._is_dirty = self._is_dirty, False
-        try:
-            self._cursor.write(mark, entries)
-        except OSError:
-            self._is_dirty = was_dirty or self._is_dirty
-            raise
-        self._mark = mark
-
     def _hand_out(self, found: list[tuple[Segment, Frame]]) -> list[SpooledRecord]:
-        place, records = self._place, []
+        place, records, sent_below = self._place, [], self._keeper.sent_below
         with place.lock:
             for segment, frame in found:
-                stored = frame.stored
-                record = stored.record
-                key_hash = None
-                if place.counts_keys and record.key is not None:
-                    key_hash = place.key_hash(record.topic, record.key)
-                self._handed_out[frame.sequence] = _HandedOut(
-                    segment, record.topic, frame.size, key_hash, stored.appended_ms
-                )
+                stored, sequence = frame.stored, frame.sequence
+                self._hand.take_read(segment, frame, place.hash_of(stored.record))
                 records.append(
                     SpooledRecord(
-                        record,
+                        stored.record,
                         place.kind,
                         self._slot,
-                        frame.sequence,
+                        sequence,
                         stored.labels,
                         stored.appended_ms,
-                        frame.sequence < self._sent_below,
+                        sequence < sent_below or segment.is_sent(sequence),
                     )
                 )
-        if records:
-            self._sent_below = max(self._sent_below, records[-1].sequence + 1)
         return records

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from postroom.streaming.spool.cursor_keeper import CLAIM_STRIDE
 from postroom.streaming.spool.footer import add_topics
-from postroom.streaming.spool.group_commit import Batch, WaitingBatches
+from postroom.streaming.spool.group_commit import WaitingBatches
 from postroom.streaming.spool.record_format import pack_frames
 from postroom.streaming.spool.segments import create_segment
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from postroom.libs.clock import Clock
     from postroom.libs.exceptions import SpoolError
     from postroom.streaming.spool.availability import Availability
+    from postroom.streaming.spool.cursor_keeper import CursorKeeper
+    from postroom.streaming.spool.group_commit import Batch, PendingFrame
+    from postroom.streaming.spool.hand import Hand
     from postroom.streaming.spool.segment_store import QueuePlace, SegmentStore
     from postroom.streaming.spool.segments import SegmentWriter
 
@@ -39,18 +43,22 @@ class QueueWriter:
         self,
         place: QueuePlace,
         store: SegmentStore,
-        ensure_cursor: Callable[[], None],
+        hand: Hand,
+        keeper: CursorKeeper,
         availability: Availability,
         settings: WriteSettings,
+        *,
+        slot: str,
     ) -> None:
         self._place = place
         self._store = store
-        self._ensure_cursor = ensure_cursor
+        self._hand = hand
+        self._keeper = keeper
         self._availability = availability
         self._settings = settings
         self._writer: SegmentWriter | None = None
         self._commit_lock = threading.Lock()
-        self.waiting = WaitingBatches(place.lock, settings.batch_bytes)
+        self.waiting = WaitingBatches(slot, place.kind, settings.batch_bytes)
 
     def commit_next(self) -> bool:
         """Write the next batch and answer its callers; False when none waits. Raises nothing."""
@@ -66,7 +74,7 @@ class QueueWriter:
     def try_again(self) -> None:
         """Find out whether the disk works again, by a batch without frames."""
         with self._commit_lock:
-            self._commit(Batch(self._place.lock))
+            self._commit(self.waiting.new_batch())
 
     def retire(self, *, smallest_bytes: int) -> None:
         """Close the open segment if all of it is acknowledged and it has `smallest_bytes`, so that it can be removed.
@@ -110,12 +118,26 @@ class QueueWriter:
                 may_resurface = not writer.cut_back()
                 self._give_up(writer)
             return self._failed(batch, _os_error(exc), may_resurface=may_resurface and bool(batch.frames))
-        self._stored(batch, writer)
+        claims = [frame for frame in batch.frames if frame.is_claim]
+        batch.claims_hold = self._is_noted(claims)
+        self._stored(batch, writer, claims)
         return None
+
+    def _is_noted(self, claims: list[PendingFrame]) -> bool:
+        """Note on the disk that these are handed out, before anybody can learn that they are stored."""
+        try:
+            if claims:
+                self._keeper.note_handed_out(claims[-1].sequence + 1, stride=CLAIM_STRIDE)
+        except OSError:  # the records are safe; without the note they must wait like any other
+            return False
+        return True
 
     def _writer_for(self, batch: Batch) -> SegmentWriter:
         writer = self._writer
-        if writer is not None and writer.summary.frames:
+        if writer is not None and writer.segment.is_gone:
+            self._give_up(writer)
+            writer.close()
+        elif writer is not None and writer.summary.frames:
             if writer.segment.frames_end + batch.size <= self._settings.segment_bytes:
                 return writer
             self._seal(writer)
@@ -125,7 +147,7 @@ class QueueWriter:
 
     def _new_writer(self, batch: Batch) -> SegmentWriter:
         place, settings = self._place, self._settings
-        self._ensure_cursor()  # while there is room: a full disk must not keep records from being handed out
+        self._keeper.ensure()  # while there is room: a full disk must not keep records from being handed out
         with place.lock:
             first = batch.frames[0].sequence if batch.frames else self._store.next_sequence
             segment_id = self._store.next_id
@@ -143,9 +165,13 @@ class QueueWriter:
             self._store.add(writer.segment)
         return writer
 
-    def _stored(self, batch: Batch, writer: SegmentWriter) -> None:
+    def _stored(self, batch: Batch, writer: SegmentWriter, claims: list[PendingFrame]) -> None:
         segment, summary = writer.segment, writer.summary
         with self._place.lock:
+            if batch.claims_hold:
+                self._hand.take_claimed(segment, claims)
+            else:
+                self._store.waiting.add(claims)
             add_topics(segment.topics, summary.add_all(batch.frames))
             segment.oldest_ms = summary.oldest_ms
             segment.waiting += len(batch.frames)
@@ -161,12 +187,10 @@ class QueueWriter:
         place = self._place
         with place.lock:
             self.waiting.forget(batch)
-            error = self._availability.failed(exc, self._settings.clock.monotonic(), may_resurface=may_resurface)
-        with place.keys_lock:
             for frame in batch.frames:
-                if frame.key_hash is not None and place.counts_keys:
-                    place.keys.remove(frame.key_hash)
-        return error
+                if not frame.is_claim:
+                    self._store.waiting.remove_one(frame.topic, frame.key_hash)
+            return self._availability.failed(exc, self._settings.clock.monotonic(), may_resurface=may_resurface)
 
     def _seal(self, writer: SegmentWriter) -> None:
         before = writer.segment.size

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from postroom.streaming.spool.cursor import CURSOR_NAME, AckEntry
+from postroom.streaming.spool.damage_control import DamageControl, new_scan
 from postroom.streaming.spool.footer import Summary
-from postroom.streaming.spool.frame_scan import Damage, FrameScan, read_footer
+from postroom.streaming.spool.frame_scan import Damage, read_footer
 from postroom.streaming.spool.record_format import FRAMES_BEGIN, SMALLEST_FRAME_BYTES, KeyHash, Kind
 from postroom.streaming.spool.segments import open_segment, segment_id_of
+from postroom.streaming.spool.waiting import Waiting
 
 if TYPE_CHECKING:
+    import threading
+
     from postroom.libs.event import Record
     from postroom.streaming.spool.file_system import File, FileSystem
+    from postroom.streaming.spool.hand import Hand
     from postroom.streaming.spool.key_counts import KeyCounts
     from postroom.streaming.spool.quarantine import Quarantine
     from postroom.streaming.spool.segments import Segment
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 _OURS = {CURSOR_NAME, f"{CURSOR_NAME}.new"}
 _MORE_THAN_A_SEGMENT_HOLDS = 2**32
 _by_id = attrgetter("header.segment_id")
+_by_sequence = attrgetter("header.first_sequence")
 
 
 class QueuePlace(msgspec.Struct, frozen=True):
@@ -46,25 +51,26 @@ class QueuePlace(msgspec.Struct, frozen=True):
         """True for records: dead letters have no order to keep."""
         return self.kind is Kind.RECORD
 
-
-class Damages(msgspec.Struct):
-    """What could not be read since this queue was opened."""
-
-    ranges: int = 0
-    torn_tails: int = 0
-    segments: int = 0
-    missing_segments: int = 0
+    def hash_of(self, record: Record) -> int | None:
+        """Return the hash of a record's topic and key where it is counted, else None."""
+        return self.key_hash(record.topic, record.key) if record.key is not None and self.counts_keys else None
 
 
 class SegmentStore:
-    """All segments of one queue, in order. What changes is guarded by the queue's lock."""
+    """All segments of one queue, in order. What changes is guarded by the queue's lock.
+
+    `is_known` turns true once every segment is counted, and stays so.
+    """
 
     def __init__(self, place: QueuePlace) -> None:
         self._place = place
-        self._aside_lock = threading.Lock()
         self._segments: list[Segment] = []
+        self._last_held: Segment | None = None
+        self._found: dict[str, int] = {}
         self._acknowledged: dict[tuple[int, int], AckEntry] = {}
-        self.damages = Damages()
+        self.waiting = Waiting(place.keys if place.counts_keys else None, place.keys_lock)
+        self.damage = DamageControl(place, self.waiting)
+        self.is_known = False
         self.foreign: tuple[str, ...] = ()
         self.disk_bytes = 0
         self.next_id = 1
@@ -100,6 +106,7 @@ class SegmentStore:
             self._segments.append(segment)
             self.disk_bytes += segment.size
         self.foreign = tuple(sorted(foreign))
+        self.is_known = not self._segments
 
     def use_acknowledged(self, entries: tuple[AckEntry, ...]) -> None:
         """Take over what the cursor says, before anything is counted."""
@@ -107,11 +114,6 @@ class SegmentStore:
         self.next_id = max([self.next_id, *(entry.segment_id + 1 for entry in entries)])
 
     # -- looking
-
-    @property
-    def is_known(self) -> bool:
-        """True once every segment is counted."""
-        return all(segment.is_known for segment in self.all())
 
     def all(self) -> tuple[Segment, ...]:
         """Return the segments, the oldest first."""
@@ -121,6 +123,20 @@ class SegmentStore:
         """Return the first segment with this id or a higher one."""
         index = bisect_left(self._segments, segment_id, key=_by_id)
         return self._segments[index] if index < len(self._segments) else None
+
+    def holding(self, sequence: int) -> Segment:
+        """Return the segment of a frame that exists. The caller holds the lock."""
+        last = self._last_held
+        if last is None or not last.header.first_sequence <= sequence < last.next_sequence:
+            index = bisect_right(self._segments, sequence, key=_by_sequence) - 1
+            last = self._last_held = self._segments[index]
+        return last
+
+    def newly_found(self) -> dict[str, int]:
+        """Return how many records of each topic were counted that were not appended here, since the last call."""
+        with self._place.lock:
+            found, self._found = self._found, {}
+        return found
 
     def acknowledged(self) -> list[AckEntry]:
         """Return what is acknowledged, for the cursor."""
@@ -143,7 +159,7 @@ class SegmentStore:
         self.disk_bytes += segment.size
         self.next_id = segment.header.segment_id + 1
 
-    def count_next(self) -> bool:
+    def count_next(self, hand: Hand) -> bool:
         """Count one more of the segments found at the start; False when all are counted.
 
         One that the disk does not give is left to a later start, and named among the foreign files. Raises OSError
@@ -151,11 +167,12 @@ class SegmentStore:
         """
         segment = next((segment for segment in self.all() if not segment.is_known), None)
         if segment is None:
+            self.is_known = True
             return False
         try:
             summary = self._counted(segment)
         except FileNotFoundError:
-            self.lost_file(segment)
+            self.damage.lost_file(segment, hand)
             return True
         except OSError as exc:
             if exc.errno != errno.EIO:
@@ -165,45 +182,17 @@ class SegmentStore:
                 self.disk_bytes -= segment.size
             self.foreign = (*self.foreign, segment.path.rpartition("/")[2])
             return True
-        self.set_aside_unsaved(segment)
+        self.damage.set_aside_unsaved(segment)
+        # The keys first: from the moment a segment is known, its records are handed out and acknowledged.
+        self.waiting.add_keys(summary.keys)
         with self._place.lock:
+            by_topic = {topic: records for topic, (records, _) in summary.topics.items()}
+            self.waiting.add_found(by_topic)
+            for topic, records in by_topic.items():
+                self._found[topic] = self._found.get(topic, 0) + records
             segment.count(summary)
             segment.is_known = True
-        if self._place.counts_keys:
-            with self._place.keys_lock:
-                self._place.keys.add_all(summary.keys)
         return True
-
-    def found_damage(self, segment: Segment, damage: Damage) -> None:
-        """Deal with a range that turned out unreadable after its segment was counted. Raises OSError."""
-        if damage.offset in segment.damaged:
-            return
-        good: list[tuple[int, str, int | None, int]] = []
-        with contextlib.closing(self._place.file_system.open_to_read(segment.path)) as file:
-            scan = self._new_scan(segment, file)
-            for found in scan.run(segment.frames_end):
-                if isinstance(found, Damage):
-                    self._note(segment, found, torn=False)
-                    continue
-                record = found.stored.record
-                good.append((found.sequence, record.topic, self._hash(record), found.size))
-            counted = segment.keys
-            if counted is None:
-                footer = read_footer(file, segment.size, segment.header.seed)
-                counted = None if footer is None else footer[2].keys
-        self.set_aside_unsaved(segment)
-        self._recount(segment, good, counted)
-
-    def set_aside_unsaved(self, segment: Segment) -> None:
-        """Copy what is unreadable to quarantine, as far as there is room; the rest stays in the segment."""
-        with self._aside_lock:
-            while segment.unsaved:
-                offset, length = segment.unsaved[0]
-                try:
-                    self._place.quarantine.copy(segment, offset, length)
-                except OSError:
-                    return
-                del segment.unsaved[0]
 
     def remove_finished(self) -> None:
         """Unlink the segments that are not needed. Raises OSError."""
@@ -221,12 +210,6 @@ class SegmentStore:
                 self._segments.remove(segment)
                 self.disk_bytes -= segment.size
 
-    def lost_file(self, segment: Segment) -> None:
-        """Give up a segment whose file somebody has removed."""
-        with self._place.lock:
-            self.damages.missing_segments += 1
-            segment.waiting, segment.topics, segment.unsaved, segment.is_known = 0, {}, [], True
-
     # -- inside
 
     def _counted(self, segment: Segment) -> Summary:
@@ -240,71 +223,32 @@ class SegmentStore:
                 return summary
             if entry is not None:
                 segment.set_acknowledged(entry.low, entry.bitmap)
-            end = segment.size if footer is None else footer[0]
-            summary = self._scan(segment, file, end, may_be_torn=footer is None)
+            summary = self._scan(segment, file, footer)
             segment.keys = summary.keys
             return summary
 
-    def _scan(self, segment: Segment, file: File, end: int, *, may_be_torn: bool) -> Summary:
+    def _scan(self, segment: Segment, file: File, footer: tuple[int, int, Summary] | None) -> Summary:
         """Count the frames that wait; note what is damaged and where the frames end."""
         summary = Summary()
-        scan = self._new_scan(segment, file)
-        segment.frames_end = end
-        for found in scan.run(end):
+        scan = new_scan(segment, file)
+        segment.frames_end, expected = (segment.size, 0) if footer is None else footer[:2]
+        behind = segment.header.first_sequence
+        for found in scan.run(segment.frames_end):
             if isinstance(found, Damage):
-                torn = found.at_end and may_be_torn
-                self._note(segment, found, torn=torn)
+                torn = found.at_end and footer is None
+                self.damage.note(segment, found, torn=torn)
                 if torn:
                     segment.frames_end = found.offset
-            elif not segment.is_done(found.sequence):
+                continue
+            _mark_lost(segment, behind, found.sequence)
+            behind = found.sequence + 1
+            if not segment.is_done(found.sequence):
                 record = found.stored.record
-                summary.add(record.topic, self._hash(record), found.size, found.stored.appended_ms)
-        segment.next_sequence = scan.next_sequence
+                summary.add(record.topic, self._place.hash_of(record), found.size, found.stored.appended_ms)
+        segment.next_sequence = max(scan.next_sequence, expected)
+        # A disk that gives them another time must not give more than was counted.
+        _mark_lost(segment, behind, segment.next_sequence)
         return summary
-
-    def _new_scan(self, segment: Segment, file: File) -> FrameScan:
-        header = segment.header
-        return FrameScan(file, seed=header.seed, kind=header.kind, next_sequence=header.first_sequence)
-
-    def _hash(self, record: Record) -> int | None:
-        return None if record.key is None else self._place.key_hash(record.topic, record.key)
-
-    def _note(self, segment: Segment, damage: Damage, *, torn: bool) -> None:
-        if damage.offset in segment.damaged:
-            return
-        segment.damaged.add(damage.offset)
-        segment.unsaved.append((damage.offset, damage.length))
-        if torn:
-            self.damages.torn_tails += 1
-        else:
-            self.damages.ranges += 1
-
-    def _recount(
-        self, segment: Segment, good: list[tuple[int, str, int | None, int]], counted: dict[int, int] | None
-    ) -> None:
-        """Make the counts those of the frames that can be read; take the lost ones out of the key counters."""
-        lost = set(range(segment.header.first_sequence, segment.next_sequence)).difference(frame[0] for frame in good)
-        readable: dict[int, int] = {}
-        with self._place.lock:
-            segment.waiting, segment.topics = 0, {}
-            for sequence, topic, key_hash, size in good:
-                if key_hash is not None:
-                    readable[key_hash] = readable.get(key_hash, 0) + 1
-                sums = segment.topics.setdefault(topic, [0, 0])
-                if not segment.is_done(sequence):
-                    segment.waiting += 1
-                    sums[0] += 1
-                    sums[1] += size
-            # A lost frame that was acknowledged before has left the counters already, and nobody knows its key any
-            # more: then they stay too high until the next start, which sends some records the longer way.
-            certain = not any(segment.is_done(sequence) for sequence in lost)
-        if counted is None or not certain or not self._place.counts_keys:
-            return
-        with self._place.keys_lock:
-            for key_hash, count in counted.items():
-                missing = count - readable.get(key_hash, 0)
-                if missing > 0:
-                    self._place.keys.remove(key_hash, missing)
 
     def _put_away(self, path: str) -> None:
         """Remove a file that was never more than begun; move any other that has no good header to quarantine."""
@@ -316,4 +260,10 @@ class SegmentStore:
             file_system.unlink(path)
         else:
             self._place.quarantine.take(path)
-            self.damages.segments += 1
+            self.damage.damages.segments += 1
+
+
+def _mark_lost(segment: Segment, begin: int, end: int) -> None:
+    for sequence in range(begin, end):
+        if not segment.is_done(sequence):
+            segment.mark_lost(sequence)

@@ -6,6 +6,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
+from postroom.streaming.spool.bits import Bits
 from postroom.streaming.spool.footer import Summary
 from postroom.streaming.spool.record_format import (
     FRAMES_BEGIN,
@@ -35,17 +36,23 @@ class Segment:
     """What is known about one segment. Its queue's lock guards everything that changes.
 
     `frames_end` is up to where frames may be read: the synced end. `waiting` counts frames neither acknowledged nor
-    lost; `topics` holds frames and bytes of those by topic. `is_known` turns true when both are counted;
-    `is_closed` when no frame will be added. `damaged` holds where unreadable ranges begin,
-    `unsaved` those of them that have no copy in quarantine yet.
+    lost, `in_hand` those of them that somebody has; `topics` holds frames and bytes of those by topic. `is_known`
+    turns true when all are counted; `is_closed` when no frame will be added, `is_gone` when
+    somebody has removed its file. `damaged` holds where unreadable ranges
+    begin, `unsaved` those of them that have no copy in quarantine yet, `unreadable` the sequences in hand whose frames
+    are among them.
     """
 
     __slots__ = (
-        "_bits",
+        "_done",
+        "_lost",
+        "_sent",
         "damaged",
         "frames_end",
         "header",
+        "in_hand",
         "is_closed",
+        "is_gone",
         "is_known",
         "keys",
         "next_sequence",
@@ -53,6 +60,7 @@ class Segment:
         "path",
         "size",
         "topics",
+        "unreadable",
         "unsaved",
         "waiting",
     )
@@ -64,14 +72,19 @@ class Segment:
         self.frames_end = FRAMES_BEGIN
         self.next_sequence = header.first_sequence
         self.waiting = 0
+        self.in_hand = 0
         self.oldest_ms = 0
         self.topics: dict[str, list[int]] = {}
         self.keys: dict[int, int] | None = None  # what it gave to the key counters, where no footer can say it
         self.is_known = False
         self.is_closed = True
+        self.is_gone = False
         self.damaged: set[int] = set()
         self.unsaved: list[tuple[int, int]] = []
-        self._bits = bytearray()
+        self.unreadable: set[int] = set()
+        self._done = Bits()
+        self._sent = Bits()
+        self._lost = Bits()
 
     @property
     def is_finished(self) -> bool:
@@ -79,17 +92,32 @@ class Segment:
         return self.is_closed and self.is_known and not self.waiting and not self.unsaved
 
     def is_done(self, sequence: int) -> bool:
-        """True for a frame that is acknowledged or lost."""
-        index = sequence - self.header.first_sequence
-        return index >> 3 < len(self._bits) and bool(self._bits[index >> 3] >> (index & 7) & 1)
+        """True for a frame that is acknowledged."""
+        return sequence - self.header.first_sequence in self._done
 
     def mark_done(self, sequence: int) -> None:
-        """Note that a frame is acknowledged or lost."""
-        index = sequence - self.header.first_sequence
-        missing = (index >> 3) + 1 - len(self._bits)
-        if missing > 0:  # doubling: one ack after the other must not copy the whole each time
-            self._bits.extend(bytes(max(missing, len(self._bits))))
-        self._bits[index >> 3] |= 1 << (index & 7)
+        """Note that a frame is acknowledged."""
+        self._done.add(sequence - self.header.first_sequence)
+
+    def is_sent(self, sequence: int) -> bool:
+        """True for a frame that was put back as sent."""
+        return sequence - self.header.first_sequence in self._sent
+
+    def mark_sent(self, sequence: int) -> None:
+        """Note that a frame was put back as sent."""
+        self._sent.add(sequence - self.header.first_sequence)
+
+    def sent_end(self) -> int:
+        """Return the sequence after the last that was put back as sent; 0 when none was."""
+        return self.header.first_sequence + self._sent.end() if self._sent else 0
+
+    def is_lost(self, sequence: int) -> bool:
+        """True for a frame that could not be read when somebody wanted it."""
+        return sequence - self.header.first_sequence in self._lost
+
+    def mark_lost(self, sequence: int) -> None:
+        """Note that a frame could not be read."""
+        self._lost.add(sequence - self.header.first_sequence)
 
     def take(self, topic: str, frame_bytes: int) -> None:
         """Count a waiting frame out."""
@@ -106,20 +134,16 @@ class Segment:
 
     def acknowledged(self) -> tuple[int, bytes]:
         """Return the low-water mark (frames done from the first on) and the bitmap of what is done after it."""
-        number = int.from_bytes(self._bits, "little")
-        low = (~number & (number + 1)).bit_length() - 1
-        rest = number >> low
-        return low, rest.to_bytes((rest.bit_length() + 7) // 8, "little")
+        return self._done.packed()
 
     def set_acknowledged(self, low: int, bitmap: bytes) -> None:
         """Take over what `acknowledged` returned."""
-        number = int.from_bytes(bitmap, "little") << low | (1 << low) - 1
-        self._bits = bytearray(number.to_bytes((number.bit_length() + 7) // 8, "little"))
+        self._done.load(low, bitmap)
 
     @property
     def has_acknowledged(self) -> bool:
         """True when any frame in it was marked done."""
-        return bool(self._bits)
+        return bool(self._done)
 
 
 def open_segment(file_system: FileSystem, path: str) -> Segment | None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from postroom.libs.clock import Clock
     from postroom.libs.event import Headers, Record
     from postroom.streaming.spool.file_system import FileSystem
-    from postroom.streaming.spool.group_commit import Ticket
+    from postroom.streaming.spool.group_commit import OnStored, Place, Ticket
     from postroom.streaming.spool.queue_reader import SpooledRecord
     from postroom.streaming.spool.slots import Slot
 
@@ -79,6 +79,14 @@ class SpoolStatus(msgspec.Struct, frozen=True):
     def dead_letters(self) -> int:
         """How many dead letters wait."""
         return sum(slot.dead_letters.records for slot in self.slots)
+
+
+class FoundRecords(msgspec.Struct, frozen=True):
+    """How many records of a topic an earlier process left in a slot."""
+
+    slot: str
+    topic: str
+    records: int
 
 
 class _HeldSlot(msgspec.Struct, frozen=True):
@@ -127,6 +135,8 @@ class Spool:
         self._slots: Slots | None = None
         self._held: tuple[_HeldSlot, ...] = ()
         self._own: dict[Kind, SpoolQueue] | None = None
+        self._own_from: dict[Kind, int] = {}
+        self._is_counted = False
         self._space = Space(self._file_system, self._root, self._limits, lambda: self.used_bytes)
         self._change_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -151,6 +161,8 @@ class Spool:
         held = self._hold(slot)
         self._held = (held,)
         self._own = held.queues
+        self._own_from = {kind: queue.next_sequence for kind, queue in held.queues.items()}
+        self._check_counted()
         self._space.sample()
         _live.add(self)
         if not self._background:
@@ -186,6 +198,7 @@ class Spool:
             for slot in slots.unclaimed():
                 held = self._hold(slot)
                 with self._change_lock:
+                    self._is_counted = False
                     self._held = (*self._held, held)
                 taken += 1
         except OSError as exc:
@@ -196,14 +209,30 @@ class Spool:
 
     # -- the way in
 
-    def append(self, record: Record, *, kind: Kind = Kind.RECORD, labels: Headers = ()) -> Ticket:
+    def append(
+        self,
+        record: Record,
+        *,
+        kind: Kind = Kind.RECORD,
+        labels: Headers = (),
+        claim: bool = False,
+        on_stored: OnStored | None = None,
+    ) -> Ticket:
         """Store a record behind all others of its kind; the ticket is done when a power cut cannot take it any more.
 
-        Records are stored in the order of these calls. Raises SpoolFullError and SpoolUnavailableError when it is
-        clear at once that nothing can be stored, NotRepresentableError for a record that no frame can hold,
-        LifecycleError when the spool is not running or belongs to the parent of this process.
+        Records are stored in the order of these calls. `on_stored(ticket)` is called in that order, on the writing
+        thread, once it is known whether the record is safe (`ticket.error`), never inside this call unless the spool
+        has no threads. It must be short: the next batch waits for it.
+
+        With `claim` the record is in hand from the beginning: `read` passes it over, it holds no key and does not
+        count as waiting, until `put_back`. Before anybody learns that it is stored, it is noted on the disk as handed
+        out; where that fails, `ticket.is_claimed` is False and the record waits like any other.
+
+        Raises SpoolFullError and SpoolUnavailableError when it is clear at once that nothing can be stored,
+        NotRepresentableError for a record that no frame can hold, LifecycleError when the spool is not running or
+        belongs to the parent of this process.
         """
-        return self._queue(kind).append(record, labels, self._space)
+        return self._queue(kind).append(record, labels, self._space, claim=claim, on_stored=on_stored)
 
     def append_many(self, records: Iterable[Record], *, kind: Kind = Kind.RECORD) -> list[Ticket]:
         """Store records in order; a ticket for each.
@@ -226,18 +255,32 @@ class Spool:
                 found += held.queues[kind].read(max_records - len(found), max_bytes)
         return found
 
-    def ack(self, waiting: SpooledRecord) -> bool:
-        """Note that a record is safe elsewhere, in any order; False if it is not handed out. Never waits for a disk."""
+    def ack(self, place: SpooledRecord | Place) -> bool:
+        """Note that a record is safe elsewhere, in any order; False if it is not in hand. Never waits for a disk."""
         for held in self._held:
-            if held.slot.name == waiting.slot:
-                return held.queues[waiting.kind].ack(waiting.sequence)
+            if held.slot.name == place.slot:
+                return held.queues[place.kind].ack(place.sequence)
         return False
 
-    def rewind(self, kind: Kind) -> None:
-        """Hand out again, in order, what was handed out and not acknowledged.
+    def put_back(self, places: Iterable[SpooledRecord | Place], *, sent: bool) -> int:
+        """Let records in hand wait again: nothing of them is on its way any more. Return how many were in hand.
 
-        Nothing of it may be on its way any more: acknowledgements from before count only once it is handed out anew.
+        The next `rewind` brings them back in their order. `sent` says that they may be in Kafka: then they are marked
+        when they are read again. Without it they are marked only where an earlier try or process may have sent them.
         """
+        by_queue: dict[tuple[str, Kind], list[int]] = {}
+        for place in places:
+            by_queue.setdefault((place.slot, place.kind), []).append(place.sequence)
+        count = 0
+        for held in self._held:
+            for kind, queue in held.queues.items():
+                sequences = by_queue.get((held.slot.name, kind))
+                if sequences:
+                    count += queue.put_back(sequences, sent=sent)
+        return count
+
+    def rewind(self, kind: Kind) -> None:
+        """Begin reading at the oldest record again. What is in hand stays so, and is passed over."""
         for held in self._held:
             held.queues[kind].rewind()
 
@@ -251,17 +294,54 @@ class Spool:
         """
         if key is None:
             return False
-        return self._keys.holds(self._key_hash(topic, key)) or not self.is_counted
+        # In this order: the keys are complete before this turns true.
+        return not self._is_counted or self._keys.holds(self._key_hash(topic, key))
+
+    def waiting(self, topic: str, kind: Kind = Kind.RECORD) -> int:
+        """Return how many records of a topic are neither acknowledged nor claimed.
+
+        What was read counts. Never wrongly 0: at least 1 until a start, or a take-over, has counted.
+        """
+        count = sum([held.queues[kind].waiting(topic) for held in self._held])
+        return count if self._is_counted else count or 1
+
+    def has_waiting(self, kind: Kind) -> bool:
+        """Return True if any record of a kind is neither acknowledged nor claimed, or a start has not counted yet."""
+        return not self._is_counted or any(held.queues[kind].has_waiting for held in self._held)
+
+    def waiting_by_topic(self, kind: Kind) -> dict[str, int]:
+        """Return how many counted records of each topic are neither acknowledged nor claimed."""
+        topics: dict[str, int] = {}
+        for held in self._held:
+            for topic, count in held.queues[kind].waiting_by_topic().items():
+                topics[topic] = topics.get(topic, 0) + count
+        return topics
+
+    def newly_found(self, kind: Kind) -> list[FoundRecords]:
+        """Return what earlier processes left, each record once: what was counted since the last call.
+
+        No record is read before it is counted. So whoever calls this after `read` knows of all that it returned.
+        """
+        return [
+            FoundRecords(held.slot.name, topic, count)
+            for held in self._held
+            for topic, count in held.queues[kind].newly_found().items()
+        ]
+
+    def is_own(self, place: SpooledRecord | Place) -> bool:
+        """Return True for a record that was appended since this spool started, False for what an earlier one left."""
+        held = self._held[:1]
+        return bool(held) and held[0].slot.name == place.slot and place.sequence >= self._own_from[place.kind]
 
     @property
     def is_counted(self) -> bool:
         """True once everything found at the start, or taken over, is counted."""
-        return all(queue.is_counted for held in self._held for queue in held.queues.values())
+        return self._is_counted
 
     @property
     def is_empty(self) -> bool:
-        """True when nothing waits, neither records nor dead letters, and all of it is counted."""
-        return all(queue.is_empty for held in self._held for queue in held.queues.values())
+        """True when everything is acknowledged, records and dead letters, and all of it is counted."""
+        return self._is_counted and all(queue.is_empty for held in self._held for queue in held.queues.values())
 
     @property
     def used_bytes(self) -> int:
@@ -339,6 +419,11 @@ class Spool:
                         pass
                 except OSError as exc:
                     self._log.error("spool_count_failed", operation="spool", error=exc.strerror)
+        self._check_counted()
+
+    def _check_counted(self) -> None:
+        with self._change_lock:
+            self._is_counted = all(queue.is_counted for held in self._held for queue in held.queues.values())
 
     def _keep(self) -> None:
         while not self._stopping.is_set():

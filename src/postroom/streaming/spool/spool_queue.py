@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from copy import deepcopy
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -12,19 +13,22 @@ import msgspec
 from postroom.libs.exceptions import LifecycleError, NotRepresentableError, SpoolError, SpoolFullError
 from postroom.streaming.spool.availability import Availability
 from postroom.streaming.spool.cursor import CURSOR_NAME, Cursor
+from postroom.streaming.spool.cursor_keeper import CursorKeeper
 from postroom.streaming.spool.file_system import Entry
 from postroom.streaming.spool.group_commit import PendingFrame, refused_ticket
+from postroom.streaming.spool.hand import Hand
 from postroom.streaming.spool.queue_reader import QueueReader
 from postroom.streaming.spool.queue_writer import QueueWriter
 from postroom.streaming.spool.record_format import FRAME_HEADER_BYTES, pack_body
-from postroom.streaming.spool.segment_store import Damages, SegmentStore
+from postroom.streaming.spool.segment_store import SegmentStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from postroom.libs.event import Headers, Record
     from postroom.libs.exceptions import PostroomError
-    from postroom.streaming.spool.group_commit import Ticket
+    from postroom.streaming.spool.damage_control import Damages
+    from postroom.streaming.spool.group_commit import OnStored, Ticket
     from postroom.streaming.spool.queue_writer import WriteSettings
     from postroom.streaming.spool.segment_store import QueuePlace
     from postroom.streaming.spool.space import Space
@@ -37,13 +41,18 @@ RETIRE_BYTES = 1024 * 1024
 
 
 class QueueStatus(msgspec.Struct, frozen=True):
-    """What is in a queue. `by_topic` holds records and bytes; `is_counted` is False while a start still counts."""
+    """What is in a queue that is not acknowledged. `by_topic` holds records and bytes.
+
+    `in_hand` of them were read or claimed and not put back, `claimed` among these were never read. `is_counted` is
+    False while a start still counts.
+    """
 
     records: int
     bytes: int
     by_topic: dict[str, tuple[int, int]]
     oldest_ms: int | None
     in_hand: int
+    claimed: int
     segments: int
     disk_bytes: int
     is_counted: bool
@@ -60,13 +69,19 @@ class SpoolQueue:
         self._clock = settings.clock
         self._cursor = Cursor(place.file_system, place.folder, slot_bytes=cursor_bytes)
         self._store = SegmentStore(place)
-        self._reader = QueueReader(place, self._store, self._cursor, slot=slot)
+        self._hand = Hand(place, self._store)
+        self._keeper = CursorKeeper(place, self._store, self._hand, self._cursor)
+        self._reader = QueueReader(place, self._store, self._hand, self._keeper, slot=slot)
         self._availability = Availability()
-        self._writer = QueueWriter(place, self._store, self._reader.ensure_cursor, self._availability, settings)
+        self._writer = QueueWriter(
+            place, self._store, self._hand, self._keeper, self._availability, settings, slot=slot
+        )
         self._wake = threading.Condition(place.lock)
         self._is_closing = False
         self._thread: threading.Thread | None = None
-        self.read, self.rewind, self.ack = self._reader.read, self._reader.rewind, self._reader.ack
+        self.read, self.rewind = self._reader.read, self._reader.rewind
+        self.ack, self.put_back = self._hand.ack, self._hand.put_back
+        self.newly_found = self._store.newly_found
 
     # -- life
 
@@ -79,11 +94,18 @@ class SpoolQueue:
         self._store.find()
         state = self._cursor.load(is_there=CURSOR_NAME in file_system.entries(folder))
         self._store.use_acknowledged(state.entries)
-        self._reader.begin(state.handed_out if state.generation else self._store.next_sequence)
+        self._keeper.begin(state.handed_out if state.generation else self._store.next_sequence)
+        # What is appended from now on was handed to nobody yet: its sequences begin above the mark.
+        self._store.next_sequence = max(self._store.next_sequence, state.handed_out)
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence of the next record that is appended, or a smaller one that nobody has."""
+        return self._store.next_sequence
 
     def count_next(self) -> bool:
         """Count one more of the old segments; False when all are. Raises OSError."""
-        return self._store.count_next()
+        return self._store.count_next(self._hand)
 
     def start_writing(self) -> None:
         """Start the thread that writes. Without it every append writes by itself."""
@@ -100,16 +122,18 @@ class SpoolQueue:
         self._writer.close()
         with contextlib.suppress(OSError):  # then the next start reads more than it must: marked repeats
             self._store.remove_finished()
-            self._reader.write_cursor(exact=True)
+            self._keeper.write_exact()
         self._reader.close()
+        self._keeper.close()
 
     # -- appending
 
-    def append(self, record: Record, labels: Headers, space: Space) -> Ticket:
+    def append(
+        self, record: Record, labels: Headers, space: Space, *, claim: bool, on_stored: OnStored | None
+    ) -> Ticket:
         """Store a record behind all others. Raises as `Spool.append`."""
-        tickets, refusal = self._put(
-            [(record.attempt, pack_body(record, labels, self._clock.time_ms()), record)], space
-        )
+        packed = [(record.attempt, pack_body(record, labels, self._clock.time_ms()), record)]
+        tickets, refusal = self._put(packed, space, claim=claim, on_stored=on_stored)
         if refusal is not None:
             raise refusal
         return tickets[0]
@@ -131,13 +155,20 @@ class SpoolQueue:
             refusal = refused or refusal
             tickets += stored
             if refusal is not None:
-                tickets += [refused_ticket(refusal) for _ in range(len(some) - len(stored))]
-        tickets += [refused_ticket(refusal) for _ in rest if refusal is not None]
+                tickets += [refused_ticket(refusal, self._place.kind) for _ in range(len(some) - len(stored))]
+        tickets += [refused_ticket(refusal, self._place.kind) for _ in rest if refusal is not None]
         return tickets
 
-    def _put(self, packed: list[tuple[int, bytes, Record]], space: Space) -> tuple[list[Ticket], SpoolError | None]:
+    def _put(
+        self,
+        packed: list[tuple[int, bytes, Record]],
+        space: Space,
+        *,
+        claim: bool = False,
+        on_stored: OnStored | None = None,
+    ) -> tuple[list[Ticket], SpoolError | None]:
         """Give the records their places; return their tickets, or what refused all of them."""
-        place, key_hash, counts_keys = self._place, self._place.key_hash, self._place.counts_keys
+        hash_of = self._place.hash_of
         appended_ms = self._clock.time_ms()
         with self._wake:
             if self._is_closing:
@@ -149,14 +180,14 @@ class SpoolQueue:
                 return [], refusal
             frames: list[PendingFrame] = []
             for sequence, (attempts, body, record) in enumerate(packed, self._store.next_sequence):
-                hashed = key_hash(record.topic, record.key) if counts_keys and record.key is not None else None
                 size = FRAME_HEADER_BYTES + len(body)
-                frames.append(PendingFrame(sequence, attempts, body, size, record.topic, hashed, appended_ms))
+                frames.append(
+                    PendingFrame(sequence, attempts, body, size, record.topic, hash_of(record), appended_ms, claim)
+                )
             self._store.next_sequence += len(packed)
-            # Before anybody can see the records: who asks for their keys from now on must queue behind them.
-            with place.keys_lock:
-                place.keys.add_each([frame.key_hash for frame in frames])
-            tickets = self._writer.waiting.put(frames)
+            if not claim:
+                self._store.waiting.add(frames)
+            tickets = self._writer.waiting.put(frames, on_stored)
             if self._thread is not None:
                 self._wake.notify()
         if self._thread is None:
@@ -191,14 +222,14 @@ class SpoolQueue:
         """Remove what is finished, note what is acknowledged, try a disk that failed. Raises OSError."""
         for segment in self._store.all():
             if segment.unsaved:
-                self._store.set_aside_unsaved(segment)
+                self._store.damage.set_aside_unsaved(segment)
         # On a full disk even the open segment goes as soon as all of it is acknowledged.
         self._writer.retire(smallest_bytes=1 if is_full else RETIRE_BYTES)
         # Removing comes first: it frees the room that a cursor which is not there yet may need.
         try:
             self._store.remove_finished()
         finally:
-            self._reader.write_cursor()
+            self._keeper.write()
         if self._availability.is_refusing and self._availability.refusal(self._clock.monotonic()) is None:
             self._writer.try_again()
 
@@ -216,8 +247,23 @@ class SpoolQueue:
 
     @property
     def is_empty(self) -> bool:
-        """True when no record waits, in any segment."""
-        return self._store.is_known and not any(segment.waiting for segment in self._store.all())
+        """True when no record is here that is not acknowledged."""
+        segments = self._store.all()
+        return self._store.is_known and not self._writer.waiting and not any(segment.waiting for segment in segments)
+
+    @property
+    def has_waiting(self) -> bool:
+        """True when any record is neither acknowledged nor claimed, and until every old segment is counted."""
+        return self._store.waiting.total > 0 or not self._store.is_known
+
+    def waiting(self, topic: str) -> int:
+        """Return how many counted records of a topic are neither acknowledged nor claimed."""
+        return self._store.waiting.by_topic.get(topic, 0)
+
+    def waiting_by_topic(self) -> dict[str, int]:
+        """Return the same for all topics that have any."""
+        with self._place.lock:
+            return {topic: count for topic, count in self._store.waiting.by_topic.items() if count}
 
     @property
     def has_segments(self) -> bool:
@@ -240,11 +286,12 @@ class SpoolQueue:
                 bytes=sum(size for _, size in topics.values()),
                 by_topic=topics,
                 oldest_ms=oldest_ms,
-                in_hand=self._reader.in_hand,
+                in_hand=len(self._hand),
+                claimed=self._hand.claimed,
                 segments=len(segments),
                 disk_bytes=self._store.disk_bytes,
-                is_counted=all(segment.is_known for segment in segments),
+                is_counted=self._store.is_known,
                 refusing_since=self._availability.since,
-                damages=msgspec.structs.replace(self._store.damages),
+                damages=deepcopy(self._store.damage.damages),
                 foreign=self._store.foreign,
             )

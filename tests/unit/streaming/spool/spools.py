@@ -52,6 +52,7 @@ def abandon(spool: Spool) -> None:
         held.slot.release()
         for queue in held.queues.values():
             queue._reader.close()
+            queue._keeper.close()
             if queue._writer._writer is not None:
                 queue._writer._writer.close()
     spool._held, spool._own = (), None

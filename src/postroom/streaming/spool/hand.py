@@ -1,0 +1,133 @@
+"""What of a queue is in hand: given to somebody who has neither acknowledged it nor given it back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from postroom.streaming.spool.frame_scan import Frame
+    from postroom.streaming.spool.group_commit import PendingFrame
+    from postroom.streaming.spool.segment_store import QueuePlace, SegmentStore
+    from postroom.streaming.spool.segments import Segment
+
+
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """What has to be known of a record in hand to count it out. `size` is that of its frame."""
+
+    topic: str
+    size: int
+    key_hash: int | None
+    appended_ms: int
+
+
+class Hand:
+    """The records that were read, and those claimed when they were appended. Guarded by the queue's lock.
+
+    `is_dirty` is set by acknowledgements, for whoever writes the cursor. `has_put_back` says that something was given
+    back since the last rewind.
+    """
+
+    __slots__ = ("_claimed", "_place", "_read", "_store", "has_put_back", "is_dirty")
+
+    def __init__(self, place: QueuePlace, store: SegmentStore) -> None:
+        self._place = place
+        self._store = store
+        self._read: dict[int, Held] = {}
+        self._claimed: dict[int, Held] = {}
+        self.is_dirty = False
+        self.has_put_back = False
+
+    def __contains__(self, sequence: int) -> bool:
+        return sequence in self._read or sequence in self._claimed
+
+    def __len__(self) -> int:
+        return len(self._read) + len(self._claimed)
+
+    @property
+    def claimed(self) -> int:
+        """How many of them are claimed."""
+        return len(self._claimed)
+
+    # -- into the hand; the caller holds the lock
+
+    def take_read(self, segment: Segment, frame: Frame, key_hash: int | None) -> None:
+        """Take a record that was read."""
+        stored = frame.stored
+        self._read[frame.sequence] = Held(stored.record.topic, frame.size, key_hash, stored.appended_ms)
+        segment.in_hand += 1
+
+    def take_claimed(self, segment: Segment, frames: Iterable[PendingFrame]) -> None:
+        """Take records that were stored as claimed."""
+        claimed, before = self._claimed, len(self._claimed)
+        for frame in frames:
+            claimed[frame.sequence] = Held(frame.topic, frame.size, frame.key_hash, frame.appended_ms)
+        segment.in_hand += len(claimed) - before
+
+    # -- out of it; these take the lock
+
+    def ack(self, sequence: int) -> bool:
+        """Note that a record is safe elsewhere; False for one that is not in hand. Never waits for the disk."""
+        with self._place.lock:
+            held = self._claimed.pop(sequence, None)
+            if held is None:
+                held = self._read.pop(sequence, None)
+                if held is None:
+                    return False
+                self._store.waiting.remove_one(held.topic, held.key_hash)
+            segment = self._store.holding(sequence)
+            segment.mark_done(sequence)
+            segment.take(held.topic, held.size)
+            segment.in_hand -= 1
+            self.is_dirty = True
+        return True
+
+    def put_back(self, sequences: Iterable[int], *, sent: bool) -> int:
+        """Let records wait again, for the next rewind; return how many were in hand.
+
+        `sent` says that they may be in Kafka now: then they are marked when they are read again.
+        """
+        count, waiting = 0, self._store.waiting
+        with self._place.lock:
+            for sequence in sequences:
+                was_claimed = (held := self._claimed.pop(sequence, None)) is not None
+                if held is None and (held := self._read.pop(sequence, None)) is None:
+                    continue
+                count += 1
+                segment = self._store.holding(sequence)
+                segment.in_hand -= 1
+                if sent:
+                    segment.mark_sent(sequence)
+                is_lost = sequence in segment.unreadable
+                if is_lost:
+                    segment.take(held.topic, held.size)
+                    segment.mark_lost(sequence)
+                    segment.unreadable.discard(sequence)
+                    self._store.damage.lost_record(held.topic)
+                if was_claimed and not is_lost:
+                    waiting.add_one(held.topic, held.key_hash)
+                elif is_lost and not was_claimed:
+                    waiting.remove_one(held.topic, held.key_hash)
+            self.has_put_back = self.has_put_back or count > 0
+        return count
+
+    # -- looking; the caller holds the lock
+
+    def of_segment(self, segment: Segment) -> Iterator[tuple[int, Held, bool]]:
+        """Give what is in hand of one segment: sequence, what is known, whether it is claimed."""
+        first, behind = segment.header.first_sequence, segment.next_sequence
+        for table in (self._read, self._claimed):
+            for sequence, held in table.items():
+                if first <= sequence < behind:
+                    yield sequence, held, table is self._claimed
+
+    def end(self) -> int:
+        """Return the sequence after the highest in hand; 0 when nothing is."""
+        return max(max(self._read, default=-1), max(self._claimed, default=-1)) + 1
+
+    def oldest_read_ms(self) -> int | None:
+        """Return when the oldest record that was read was appended; None when there is none."""
+        return min((held.appended_ms for held in self._read.values()), default=None)
