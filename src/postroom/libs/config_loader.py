@@ -232,9 +232,6 @@ class _Stack:
         """The settings as they result; contradictions between good values are added to the problems."""
         config = Config.model_validate(_nested(self._values))
         origins = {".".join(key): leaf.origin for key, leaf in self.leaves.items()}
-        if config.spool.dir is not None:
-            what = "is set, but the durable spool is not in this version"
-            self.problems.append(Problem("spool.dir", what, "set it to null", origins.get("spool.dir")))
         for clash in clashes(config):
             if not {clash.one, clash.other} & self._bad:
                 self.problems.append(_clash_problem(clash, origins))

@@ -71,11 +71,11 @@ def _bounds(config: Config) -> Iterator[Clash]:
             "producer.max_message_bytes", f"is {producer.max_message_bytes}",
             "the headers of a dead letter would leave no room for the event", "lower max_header_bytes",
         )  # fmt: skip
-    limit = config.delivery.hand_over_after_s * 1000
+    limit = config.hand_over_after_s * 1000
     if producer.linger_ms >= limit:
         yield Clash(
             "producer.linger_ms", f"is {producer.linger_ms:g}",
-            "delivery.hand_over_after_s", f"is {config.delivery.hand_over_after_s:g}",
+            "delivery.hand_over_after_s", f"is {config.hand_over_after_s:g}",
             "records would be given back before they were ever sent", "lower linger_ms",
         )  # fmt: skip
 
@@ -163,4 +163,21 @@ def _topics(config: Config) -> Iterator[Clash]:
             )  # fmt: skip
 
 
-RULES: tuple[Rule, ...] = (_idempotence, _bounds, _sasl, _tls, _registry, _rate_limit, _topics)
+def _spool(config: Config) -> Iterator[Clash]:
+    if config.spool.dir is not None:
+        return
+    nowhere = ("spool.dir", "is null")
+    if config.spool.write_ahead != "off":
+        yield Clash(
+            "spool.write_ahead", f"is {config.spool.write_ahead}", *nowhere,
+            "there is no disk to write to first", "set spool.dir, or set write_ahead to off",
+        )  # fmt: skip
+    if config.delivery.on_exhausted == "dead_letter":
+        yield Clash(
+            "delivery.on_exhausted", "is dead_letter", *nowhere,
+            "the dead letter topic is on the same Kafka: until it answers they have to be kept here",
+            "set spool.dir, or set on_exhausted to spool",
+        )  # fmt: skip
+
+
+RULES: tuple[Rule, ...] = (_idempotence, _bounds, _sasl, _tls, _registry, _rate_limit, _topics, _spool)

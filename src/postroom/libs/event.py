@@ -70,6 +70,7 @@ class DeadLetterReason(StrEnum):
     VALIDATION_FAILED = "validation_failed"
     MESSAGE_TOO_LARGE = "message_too_large"
     REJECTED_BY_BROKER = "rejected_by_broker"
+    DELIVERY_EXHAUSTED = "delivery_exhausted"
 
 
 class RefusedReason(StrEnum):
@@ -81,6 +82,8 @@ class RefusedReason(StrEnum):
     QUEUE_FULL = "queue_full"
     NOT_REPRESENTABLE = "not_representable"
     INVALID_METADATA = "invalid_metadata"
+    SPOOL_FULL = "spool_full"
+    SPOOL_UNAVAILABLE = "spool_unavailable"
 
 
 class FailedReason(StrEnum):
@@ -91,6 +94,7 @@ class FailedReason(StrEnum):
     NOT_AUTHORIZED = "not_authorized"
     PRODUCER_FATAL = "producer_fatal"
     BROKER_ERROR = "broker_error"
+    SPOOL_UNAVAILABLE = "spool_unavailable"
     CLOSED = "closed"
     INTERNAL = "internal"
     UNACCOUNTED = "unaccounted"
@@ -111,7 +115,12 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
 
 
 class Spooled(msgspec.Struct, frozen=True, gc=False):
-    """The event is fsynced on this disk and will be sent when Kafka can take it."""
+    """The event is fsynced on this disk and will be sent when Kafka can take it.
+
+    `dead_letter` is the reason when what waits is its dead letter, else empty.
+    """
+
+    dead_letter: str = ""
 
     is_safe: ClassVar[bool] = True
 

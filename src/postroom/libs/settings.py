@@ -229,15 +229,18 @@ class DeadLettersSettings(Section):
 
 
 class SpoolSettings(Section):
-    """The durable local queue. `dir` must be null until this version has one."""
+    """The durable local queue: what waits for Kafka waits there. Without `dir` there is none."""
 
     dir: UserPath | None = None
+    write_ahead: Literal["off", "fsync"] = "off"
+    max_bytes: Annotated[int, Field(ge=1_048_576, le=2**50)] = 10_737_418_240
 
 
 class DeliverySettings(Section):
     """How long records may stay unacknowledged, and how long closing may take."""
 
-    hand_over_after_s: Annotated[float, Field(ge=12, le=86_400)] = 30
+    hand_over_after_s: Annotated[float, Field(ge=12, le=86_400)] | None = None
+    on_exhausted: Literal["spool", "dead_letter"] = "spool"
     close_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 20
 
 
@@ -283,6 +286,18 @@ class Config(Section):
     def environment(self) -> str | None:
         """The chosen section of `environments`, or None."""
         return self._environment
+
+    @property
+    def hand_over_after_s(self) -> float:
+        """How long a record may stay unacknowledged, in seconds.
+
+        Where `delivery.hand_over_after_s` is null: 15 with a spool to hand over to, and 30 without, since giving up
+        fails events then, and the death of one broker of three has kept records waiting for up to 15 s.
+        """
+        given = self.delivery.hand_over_after_s
+        if given is not None:
+            return given
+        return 30.0 if self.spool.dir is None else 15.0
 
     def topic(self, logical: str) -> str:
         """The actual name of the topic called `logical`; the name itself when it is not listed under `topics`."""

@@ -6,8 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from postroom.libs.event import RefusedReason
-from postroom.services.producer_service import ProducerService, checked_timeout
-from postroom.services.settlement import QUEUE_FULL_RETRY_S
+from postroom.services.producer_service import OVERFLOW_S, ProducerService, checked_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,10 +89,13 @@ class AsyncProducerService:
             end = loop.time() + timeout_s
             if not paced and not await self._wait_for_pace(item, timeout_s):
                 return
+            may_overflow = True
             while not service.try_send(item):
                 if not loop.time() < end:
-                    service.refuse(item, RefusedReason.QUEUE_FULL, QUEUE_FULL_RETRY_S)
-                    return
+                    if not (may_overflow and service.overflow(item)):
+                        service.turn_back(item)
+                        return
+                    may_overflow, end = False, loop.time() + OVERFLOW_S
                 await asyncio.sleep(_ROOM_CHECK_S)
         except BaseException:  # cancelled, or cut short by a signal handler
             service.cut_short(item)

@@ -12,6 +12,7 @@ from postroom.libs.logger import get_logger
 from postroom.libs.settings import OriginKind
 from postroom.schemas.data_contracts import configured_contracts
 from postroom.schemas.schema_validator import SchemaValidator
+from postroom.services.dispatcher import Dispatcher
 from postroom.services.lane import Lane
 from postroom.streaming.rate_limiter import RateLimiter
 
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from postroom.observability.metrics import Metrics
     from postroom.schemas.data_contracts import Contract
     from postroom.services.ledger import Ledger
+    from postroom.services.settlement import Settlement
+    from postroom.services.spooling import Spooling
     from postroom.streaming.embedded_broker import EmbeddedBroker
     from postroom.streaming.publisher import Publisher
+    from postroom.streaming.spool.file_system import FileSystem
 
 _ASK_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
 _JOIN_S = 0.5  # a question that is just being asked is not waited for: the closed client ends it
@@ -59,15 +63,23 @@ class Components:
         config: Config,
         *,
         ledger: Ledger,
+        settlement: Settlement,
+        order_lock: threading.RLock,
         clock: Clock,
         metrics: Metrics,
         publisher: Publisher | None = None,
         registry: Registry | None = None,
         contracts: Mapping[str, Contract] | None = None,
         limiter: RateLimiter | None = None,
+        spool_files: FileSystem | None = None,
     ) -> None:
         self.config = config
         self.lanes: dict[str, Lane] = {}
+        self.spooling: Spooling | None = None
+        self._settlement = settlement
+        self._order_lock = order_lock
+        self._spool_files = spool_files
+        self._dispatcher: Dispatcher | None = None
         self._ledger = ledger
         self._clock = clock
         self._metrics = metrics
@@ -87,13 +99,24 @@ class Components:
         assert self._publisher is not None
         return self._publisher
 
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """The dispatcher; there from `start()` on."""
+        assert self._dispatcher is not None
+        return self._dispatcher
+
     def start(self) -> None:
         """Start everything in order. On an error what was started is stopped again and the error is raised."""
         try:
             self._start_embedded()
             self._open_lanes()
             self._create_topics()
-            self._start_publisher()
+            publisher = self._make_publisher()
+            self._make_dispatcher(publisher)
+            if self.spooling is not None:
+                self.spooling.start()
+                self._stop_actions.append(("spool", self.spooling.stop))
+            publisher.start()
         except BaseException:
             self.stop()
             raise
@@ -219,9 +242,34 @@ class Components:
             for spec in topic_specs(contracts, self.config):
                 self.embedded.create_topic(spec.name)
 
-    def _start_publisher(self) -> None:
+    def _make_publisher(self) -> Publisher:
         if self._publisher is None:
             from postroom.streaming.kafka_client import KafkaClient
 
             self._publisher = KafkaClient(self.config, metrics=self._metrics, clock=self._clock)
-        self._publisher.start()
+        return self._publisher
+
+    def _make_dispatcher(self, publisher: Publisher) -> None:
+        config = self.config
+        if config.spool.dir is not None:
+            from postroom.services.spooling import Spooling
+
+            self.spooling = Spooling(config, clock=self._clock, files=self._spool_files)
+        dispatcher = self._dispatcher = Dispatcher(
+            self._order_lock,
+            publisher=publisher,
+            settlement=self._settlement,
+            clock=self._clock,
+            spool=None if self.spooling is None else self.spooling.spool,
+            writes_ahead=config.spool.write_ahead == "fsync",
+            buries_exhausted=config.delivery.on_exhausted == "dead_letter",
+        )
+        if self.spooling is not None:
+            self.spooling.connect(
+                self,
+                self._order_lock,
+                publisher=publisher,
+                dispatcher=dispatcher,
+                ledger=self._ledger,
+                settlement=self._settlement,
+            )

@@ -38,6 +38,7 @@ class Intake:
 
     def __init__(self, parts: Components, ledger: Ledger, settlement: Settlement, clock: Clock) -> None:
         self._parts = parts
+        self._on_report = parts.dispatcher.on_report
         self._default = parts.config.contracts.default
         self._max_header_bytes = parts.config.dead_letters.max_header_bytes - OWN_HEADER_BYTES
         self._ledger = ledger
@@ -77,7 +78,7 @@ class Intake:
             with self._id_lock:
                 event_id = self._ids.next(self._clock.time_ms())
         book = lane.book if lane is not None else self._ledger.book("")
-        item = Item(Receipt(event_id), book, self._clock.monotonic(), self._settlement.on_report)
+        item = Item(Receipt(event_id), book, self._clock.monotonic(), self._on_report)
         item.user_headers = user_headers
         item.attempt = attempt
         try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
+
+from postroom.libs.exceptions import ReceiptTimeoutError, SpoolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -10,8 +13,10 @@ if TYPE_CHECKING:
     from postroom.libs.event import Headers, Record, Violation
     from postroom.services.lane import Lane
     from postroom.services.ledger import Book
+    from postroom.services.paths import Path
     from postroom.services.receipt import Receipt
     from postroom.streaming.publisher import Report
+    from postroom.streaming.spool.group_commit import Ticket
 
 
 class Item:
@@ -19,8 +24,9 @@ class Item:
 
     `record` is what is to be sent, None when the outcome was clear without sending. `dead_letter_reason` is set
     once that record is a dead letter. `attempt` is above 1 for a repeat that postroom causes. `raw` holds the bytes
-    of an event that was handed in as bytes. `sequence` is 0 until the publisher has taken the record. Times are
-    seconds of the service's monotonic clock.
+    of an event that was handed in as bytes. `sequence` is 0 until the record was taken by the publisher or the spool.
+    `path` is the one it was sent on; `ticket` that of its place in the spool when it was written there first, and
+    `is_ahead` says that it lies there and is safe. Times are seconds of the service's monotonic clock.
     """
 
     __slots__ = (
@@ -29,11 +35,14 @@ class Item:
         "book",
         "dead_letter_reason",
         "handed_in",
+        "is_ahead",
         "lane",
+        "path",
         "raw",
         "receipt",
         "record",
         "sequence",
+        "ticket",
         "user_headers",
         "violations",
     )
@@ -52,7 +61,17 @@ class Item:
         self.violations: tuple[Violation, ...] = ()
         self.sequence = 0
         self.attempt = 1
+        self.path: Path | None = None
+        self.ticket: Ticket | None = None
+        self.is_ahead = False
         self._on_report = on_report
+
+    def wait_until_stored(self, timeout_s: float) -> None:
+        """Wait up to `timeout_s` seconds for the disk's answer; then the receipt says whether the event is safe."""
+        assert self.ticket is not None
+        with contextlib.suppress(SpoolError, ReceiptTimeoutError):  # why it is not, the receipt's outcome says
+            self.ticket.wait(timeout_s)
+            self.receipt.written_ahead()
 
     def report(self, report: Report) -> None:
         """Take the publisher's last word on `record`."""

@@ -11,6 +11,7 @@ from postroom.libs.event import Violation
 from postroom.libs.exceptions import DecodeError, NotRepresentableError
 from postroom.schemas.avro_codec import frame
 from postroom.schemas.json_reader import from_json, read_json
+from postroom.services.marks import CONTRACT_LABEL, TOPIC_LABEL, TYPE_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,6 +59,7 @@ class Lane:
         "contract",
         "dead_letter_topic",
         "key_field",
+        "labels",
         "name",
         "schema_id",
         "topic",
@@ -70,6 +72,11 @@ class Lane:
         self.dead_letter_topic = dead_letter_topic(contract, config)
         self.key_field = contract.key_field
         self.book = book
+        self.labels: Headers = (
+            (TYPE_LABEL, self.name.encode()),
+            (CONTRACT_LABEL, f"{self.name}:{contract.version}".encode()),
+            (TOPIC_LABEL, contract.topic.encode()),
+        )
         self.schema_id: int | None = None
         self._validator = validator
         self._codec = contract.codec

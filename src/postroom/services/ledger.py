@@ -4,10 +4,13 @@
     accepted = delivered + dead_lettered + spooled + in_flight
 
 Each number is counted where its event happens: `received` at the entry, `delivered` and `dead_lettered` where the
-broker's report arrives, `accepted`, `refused` and `failed` where the receipt leaves the table of open receipts,
-whose length is `pending`. No number is derived from the others, so the two equations can fail, and `unaccounted`
-says by how many events: 0, or something is wrong. They are judged for each topic, so that a surplus in one cannot
-hide a loss in another.
+broker's report arrives, `spooled` where the disk has answered and again where the drain's report arrives, `accepted`,
+`refused` and `failed` where the receipt leaves the table of open receipts, whose length is `pending`. `in_flight` is
+the length of the table of events that were written ahead and are with the client library now. No number is derived
+from the others, so the two equations can fail, and `unaccounted` says by how many events: 0, or something is wrong. They are
+judged for each topic, so that a surplus in one cannot hide a loss in another.
+
+With a spool the books of a process begin with what it finds there: received, accepted and spooled by an earlier one.
 """
 
 from __future__ import annotations
@@ -69,12 +72,12 @@ class Book:
     __slots__ = (
         "_lock",
         "accepted",
+        "ahead",
         "dead_letter_reasons",
         "dead_lettered",
         "delivered",
         "failed",
         "failed_reasons",
-        "in_flight",
         "latency",
         "open",
         "received",
@@ -89,8 +92,9 @@ class Book:
         self._lock = lock
         self.latency = latency
         self.received = self.accepted = self.refused = self.failed = 0
-        self.delivered = self.dead_lettered = self.spooled = self.in_flight = 0
+        self.delivered = self.dead_lettered = self.spooled = 0
         self.open: set[Receipt] = set()
+        self.ahead: set[Receipt] = set()
         self.refused_reasons: Counter[str] = Counter()
         self.failed_reasons: Counter[str] = Counter()
         self.dead_letter_reasons: Counter[str] = Counter()
@@ -101,6 +105,19 @@ class Book:
             self.received += 1
             self.open.add(receipt)
 
+    def write_ahead(self, receipt: Receipt, latency_s: float) -> bool:
+        """Count the acceptance of an event that is on the disk and not sent yet; False if the event is not open.
+
+        `latency_s`: seconds from hand-in to this moment.
+        """
+        with self._lock:
+            if not self._close(receipt):
+                return False
+            self.ahead.add(receipt)
+            self.accepted += 1
+            self.latency.observe(latency_s)
+            return True
+
     def deliver(self, receipt: Receipt, latency_s: float) -> bool:
         """Count a delivery report, and the acceptance of its event; False if the event is not open.
 
@@ -108,32 +125,40 @@ class Book:
         """
         with self._lock:
             self.delivered += 1
-            if not self._close(receipt):
-                return False
-            self.accepted += 1
-            self.latency.observe(latency_s)
-            return True
+            return self._accept(receipt, latency_s)
 
     def dead_letter(self, receipt: Receipt, reason: str, latency_s: float) -> bool:
         """Count an acknowledged dead letter, and the acceptance of its event; False if the event is not open."""
         with self._lock:
             self.dead_lettered += 1
             self.dead_letter_reasons[reason] += 1
-            if not self._close(receipt):
-                return False
-            self.accepted += 1
-            self.latency.observe(latency_s)
-            return True
+            return self._accept(receipt, latency_s)
 
     def spool(self, receipt: Receipt, latency_s: float) -> bool:
         """Count a record that the spool holds, and the acceptance of its event; False if the event is not open."""
         with self._lock:
             self.spooled += 1
-            if not self._close(receipt):
-                return False
-            self.accepted += 1
-            self.latency.observe(latency_s)
-            return True
+            return self._accept(receipt, latency_s)
+
+    def carry_over(self, count: int) -> None:
+        """Take events into the books that an earlier process accepted and left in the spool."""
+        with self._lock:
+            self.received += count
+            self.accepted += count
+            self.spooled += count
+
+    def drain(self) -> None:
+        """Count the delivery report of a record that came from the spool."""
+        with self._lock:
+            self.spooled -= 1
+            self.delivered += 1
+
+    def drain_dead_letter(self, reason: str) -> None:
+        """Count the acknowledged dead letter of an event that was in the spool."""
+        with self._lock:
+            self.spooled -= 1
+            self.dead_lettered += 1
+            self.dead_letter_reasons[reason] += 1
 
     def refuse(self, receipt: Receipt, reason: str) -> bool:
         """Count a refusal; False if the event is not open."""
@@ -153,6 +178,17 @@ class Book:
             self.failed_reasons[reason] += 1
             return True
 
+    def _accept(self, receipt: Receipt, latency_s: float) -> bool:
+        """Take an event out of its table; it became safe now, unless it was when it was written ahead."""
+        if receipt in self.ahead:
+            self.ahead.remove(receipt)
+            return True
+        if not self._close(receipt):
+            return False
+        self.accepted += 1
+        self.latency.observe(latency_s)
+        return True
+
     def _close(self, receipt: Receipt) -> bool:
         try:
             self.open.remove(receipt)
@@ -162,11 +198,11 @@ class Book:
 
     def is_open(self, receipt: Receipt) -> bool:
         """Return whether the event has been received and not counted out yet."""
-        return receipt in self.open
+        return receipt in self.open or receipt in self.ahead
 
     def _balance(self) -> Balance:
         at_the_door = self.received - (self.accepted + self.refused + self.failed + len(self.open))
-        inside = self.accepted - (self.delivered + self.dead_lettered + self.spooled + self.in_flight)
+        inside = self.accepted - (self.delivered + self.dead_lettered + self.spooled + len(self.ahead))
         return Balance(
             received=self.received,
             accepted=self.accepted,
@@ -176,7 +212,7 @@ class Book:
             delivered=self.delivered,
             dead_lettered=self.dead_lettered,
             spooled=self.spooled,
-            in_flight=self.in_flight,
+            in_flight=len(self.ahead),
             unaccounted=max(abs(at_the_door), abs(inside)),
         )
 
@@ -224,14 +260,15 @@ class Ledger:
         They are counted nowhere, so that the books say how many events lost their way.
         """
         with self._lock:
-            orphans = [receipt for book in self._books.values() for receipt in book.open]
+            orphans = [receipt for book in self._books.values() for receipt in (*book.open, *book.ahead)]
             for book in self._books.values():
                 book.open.clear()
+                book.ahead.clear()
             return orphans
 
     def open_receipts(self) -> list[Receipt]:
         """Return the receipts without an outcome. Takes no lock: for a forked child, where nobody else runs."""
-        return [receipt for book in self._books.values() for receipt in book.open]
+        return [receipt for book in self._books.values() for receipt in (*book.open, *book.ahead)]
 
     def readings(self) -> Iterator[Reading]:
         """Give the books to the metrics, as one of their sources."""

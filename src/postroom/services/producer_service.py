@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Self
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.libs.config_loader import Config, load_config
 from postroom.libs.event import Failed, FailedReason, RefusedReason
-from postroom.libs.exceptions import LifecycleError, QueueFullError
+from postroom.libs.exceptions import LifecycleError
 from postroom.libs.logger import get_logger
 from postroom.observability.metrics import METRICS, Metrics
 from postroom.services.batch import Batch
 from postroom.services.components import Components, Registry
 from postroom.services.door import Door
-from postroom.services.holder import FailHolder, Holder
 from postroom.services.intake import Intake
+from postroom.services.keeper import is_away
 from postroom.services.ledger import Ledger
 from postroom.services.process_life import close_at_worker_exit, take_care_of
 from postroom.services.receipt import CALLBACKS
-from postroom.services.settlement import QUEUE_FULL_RETRY_S, Settlement
+from postroom.services.settlement import Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,11 +40,20 @@ if TYPE_CHECKING:
     from postroom.services.receipt import Receipt
     from postroom.streaming.publisher import Publisher
     from postroom.streaming.rate_limiter import RateLimiter
+    from postroom.streaming.spool.file_system import FileSystem
 
 # Records between two inline polls of a producing caller.
 _SERVE_EVERY = 128
 
 _LONGEST_WAIT_S = 1e9  # thirty years stand for ever
+OVERFLOW_S = 5.0
+"""So long a caller whose patience with a full queue has ended waits once more, for the spool to take its event."""
+
+# How long `publish_event` waits for the disk when it writes ahead; a sync takes milliseconds.
+_DISK_PATIENCE_S = 30.0
+# Closing hands over to the spool so long before its time is over, and looks so often whether Kafka is away.
+_RESERVE_S = 2.0
+_LOOK_S = 0.25
 # How long closing waits for callers who are just handing an event in; that takes microseconds.
 _ADMISSION_S = 1.0
 
@@ -61,7 +70,7 @@ class ProducerService:
     not closed is closed when the interpreter ends, or the worker process of `multiprocessing` it lives in.
 
     The other arguments are for tests and special wiring: a publisher, a registry, contracts, a limiter, a journal of
-    accepted events, a holder for undelivered records, a clock, a set of metrics.
+    accepted events, the file system of the spool, a clock, a set of metrics.
     """
 
     def __init__(
@@ -73,7 +82,7 @@ class ProducerService:
         contracts: Mapping[str, Contract] | None = None,
         limiter: RateLimiter | None = None,
         journal: AcceptedJournal | None = None,
-        holder: Holder | None = None,
+        spool_files: FileSystem | None = None,
         clock: Clock = SYSTEM_CLOCK,
         metrics: Metrics = METRICS,
     ) -> None:
@@ -83,7 +92,7 @@ class ProducerService:
         self._contracts = contracts
         self._limiter = limiter
         self._journal = journal
-        self._holder = holder or FailHolder()
+        self._spool_files = spool_files
         self._clock = clock
         self._metrics = metrics
         self._end_readings: Callable[[], None] | None = None
@@ -93,8 +102,7 @@ class ProducerService:
     def _reset(self) -> None:
         """Set the state of a service that has not started: new, or on the far side of a fork."""
         self._life_lock = threading.Lock()
-        self._order_lock = threading.Lock()
-        self._sequence = 0
+        self._order_lock = threading.RLock()  # a record may be reported while it is handed over
         self._running = False
         self._closed = False
         self._ended = False
@@ -105,7 +113,6 @@ class ProducerService:
         self.settlement = Settlement(
             lambda: self.parts,
             journal=self._journal,
-            holder=self._holder,
             clock=self._clock,
             metrics=self._metrics,
         )
@@ -134,12 +141,15 @@ class ProducerService:
             parts = Components(
                 self._config or load_config(),
                 ledger=self.ledger,
+                settlement=self.settlement,
+                order_lock=self._order_lock,
                 clock=self._clock,
                 metrics=self._metrics,
                 publisher=self._publisher,
                 registry=self._registry,
                 contracts=self._contracts,
                 limiter=self._limiter,
+                spool_files=self._spool_files,
             )
             parts.start()
             self._parts = parts
@@ -160,10 +170,10 @@ class ProducerService:
     def close(self, timeout_s: float | None = None) -> None:
         """Take no more events, wait for those on their way, let go of everything.
 
-        What is not acknowledged within `timeout_s` seconds (default `delivery.close_timeout_s`) ends as the holder
-        decides; every receipt has its outcome when this returns. Calling it again does nothing; when Ctrl-C cut it
-        short, it goes on. Not for use in a signal handler: raise an exception there (`sys.exit`), and close where it
-        arrives.
+        What is not acknowledged within `timeout_s` seconds (default `delivery.close_timeout_s`), or as soon as Kafka is
+        away, goes to the spool, and has failed where there is none; every receipt has its outcome when this returns.
+        Calling it again does nothing; when Ctrl-C cut it short, it goes on. Not for use in a signal handler: raise an
+        exception there (`sys.exit`), and close where it arrives.
         """
         with self._life_lock:
             parts = self._parts
@@ -174,7 +184,7 @@ class ProducerService:
             end = self._clock.monotonic() + (patience_s if patience_s > 0 else 0.0)
             try:
                 self._stop_taking()
-                self._finish_open_events(parts.publisher, end)
+                self._finish_open_events(parts, end, _RESERVE_S if patience_s > 4 * _RESERVE_S else patience_s / 4)
             finally:
                 self._let_go(parts)
             self._ended = True
@@ -198,23 +208,38 @@ class ProducerService:
 
     def _let_go(self, parts: Components) -> None:
         parts.publisher.close(0.0)
+        if parts.spooling is not None:
+            parts.dispatcher.hand_over()
+            parts.spooling.stop()
         self.settlement.stop()
         self._disown_the_lost()
         if self._end_readings is not None:
             self._end_readings()
         parts.stop()
 
-    def _finish_open_events(self, publisher: Publisher, end: float) -> None:
-        """Wait until nothing is on its way: not with the publisher, and not from there to the dead letters."""
+    def _finish_open_events(self, parts: Components, end: float, reserve_s: float) -> None:
+        """Wait until nothing is on its way: not with the publisher, nor from there to the spool or the dead letters.
+
+        With a spool, `reserve_s` seconds before `end` what is unacknowledged is handed over to it.
+        """
+        publisher, spooling = parts.publisher, parts.spooling
+        if spooling is not None:
+            spooling.stop_sending()
+            end -= reserve_s
         while True:
             left = end - self._clock.monotonic()
-            unsent = publisher.flush(max(0.0, left))
-            if unsent and left <= 0:
-                get_logger("postroom.producer_service").warning("closed_too_early", operation="close", count=unsent)
+            unsent = publisher.flush(max(0.0, left if spooling is None else min(left, _LOOK_S)))
+            if unsent and (left <= 0 or (spooling is not None and is_away(publisher.condition()))):
+                log = get_logger("postroom.producer_service")
+                log.warning("closed_too_early", operation="close", count=unsent, spooled=spooling is not None)
                 publisher.purge()
+            if spooling is not None:
+                parts.dispatcher.hand_over()
             # In this order: a repaired record goes from the repairs to the publisher, never back.
             if not self.settlement.repairing() and not publisher.flush(0.0):
-                return
+                balance = self.ledger.total()
+                if spooling is None or left + reserve_s <= 0 or not balance.pending + balance.in_flight:
+                    return
             self._clock.sleep(0.002)
 
     def _disown_the_lost(self) -> None:
@@ -271,6 +296,8 @@ class ProducerService:
         patience_s = checked_timeout(timeout)
         item = self.admit(event, event_type, key, event_id, timestamp, headers)
         self.hand_over(item, patience_s)
+        if item.ticket is not None:
+            item.wait_until_stored(_DISK_PATIENCE_S)
         return item.receipt
 
     def hand_over(self, item: Item, timeout: float) -> None:
@@ -304,11 +331,16 @@ class ProducerService:
         self._metrics.record_rate_limit_wait(seconds)
 
     def _wait_for_room(self, item: Item, end: float) -> None:
+        dispatcher = self.parts.dispatcher
+        may_overflow = True
         while not self.try_send(item):
             left = end - self._clock.monotonic()
-            if not left > 0 or not self.parts.publisher.wait_for_room(left):
-                self.refuse(item, RefusedReason.QUEUE_FULL, QUEUE_FULL_RETRY_S)
+            if left > 0 and dispatcher.wait_for_room(item, left):
+                continue
+            if not (may_overflow and dispatcher.overflow(item)):
+                self.turn_back(item)
                 return
+            may_overflow, end = False, self._clock.monotonic() + OVERFLOW_S
 
     def publish_many(
         self,
@@ -323,10 +355,13 @@ class ProducerService:
         `events` is read lazily and memory stays bounded. `timeout` is the longest wait in seconds for pace or room,
         for each event. What iterating `events` raises is raised here, once the events before it have their outcomes.
         """
+        patience_s = checked_timeout(timeout)
         batch = Batch()
         try:
             for event in events:
-                batch.add(self.publish_event(event, event_type=event_type, headers=headers, timeout=timeout))
+                item = self.admit(event, event_type, None, None, None, headers)
+                self.hand_over(item, patience_s)
+                batch.add(item.receipt)
         finally:
             result = batch.finish()
         return result
@@ -365,30 +400,34 @@ class ProducerService:
         return item
 
     def try_send(self, item: Item) -> bool:
-        """Steps 4 and 5: give the sequence number and publish, as one step; False when the queue is full."""
-        record = item.record
-        assert record is not None
-        publisher = self.parts.publisher
+        """Steps 4 and 5: give the sequence number and hand over, as one step; False when there is no room."""
+        parts = self.parts
         with self._order_lock:
             if not self._running:
                 self._turn_away(item)
                 return True
-            sequence = item.sequence = self._sequence = self._sequence + 1
             try:
-                publisher.publish(record, item.report)
-            except QueueFullError:
-                item.sequence = 0
-                self._sequence = sequence - 1
-                return False
+                if not parts.dispatcher.send(item):
+                    return False
             except Exception as exc:  # noqa: BLE001 - what happens to an event is an outcome, never an exception
                 self.settlement.fail_for_defect(item, "publish", exc)
                 return True
             except BaseException as exc:  # a signal handler's: the publisher will not report this record any more
                 self.settlement.fail_for_defect(item, "publish", exc, may_be_in_kafka=True)
                 raise
-        if sequence % _SERVE_EVERY == 0:
-            publisher.serve()
+        if item.sequence % _SERVE_EVERY == 0:
+            parts.publisher.serve()
         return True
+
+    def turn_back(self, item: Item) -> None:
+        """End the way of an item for which there was no room, unless closing has turned it away meanwhile."""
+        with self._order_lock:
+            if not item.receipt.done():
+                self.parts.dispatcher.turn_back(item)
+
+    def overflow(self, item: Item) -> bool:
+        """Make room in the spool for an item whose caller has waited long enough; see `Dispatcher.overflow`."""
+        return self.parts.dispatcher.overflow(item)
 
     def refuse(self, item: Item, reason: RefusedReason, retry_after_s: float | None = None, detail: str = "") -> None:
         """End the way of an item that was not sent, unless closing has turned it away meanwhile."""

@@ -27,11 +27,12 @@ class Receipt:
     spooled, dead-lettered, refused or failed.
     """
 
-    __slots__ = ("__weakref__", "_listeners", "_outcome", "event_id")
+    __slots__ = ("__weakref__", "_ahead", "_listeners", "_outcome", "event_id")
 
     def __init__(self, event_id: str) -> None:
         self.event_id = event_id
         self._outcome: Outcome | None = None
+        self._ahead = False
         self._listeners: list[Callable[[Receipt], None]] | None = None
 
     @property
@@ -43,7 +44,11 @@ class Receipt:
     def safe(self) -> bool:
         """True from the moment on at which the event is in Kafka, in the dead letter topic or in the spool."""
         outcome = self._outcome
-        return outcome is not None and outcome.is_safe
+        return self._ahead if outcome is None else outcome.is_safe
+
+    def written_ahead(self) -> None:
+        """Say that the event is on the disk: safe from now on, whatever its outcome will be; for postroom's own use."""
+        self._ahead = True
 
     def done(self) -> bool:
         """Return whether the outcome is known."""

@@ -15,17 +15,16 @@ from postroom.libs.event import (
     Outcome,
     Refused,
     RefusedReason,
+    Spooled,
 )
 from postroom.libs.exceptions import (
     InvalidMetadataError,
     NotRepresentableError,
     PostroomError,
-    QueueFullError,
     RecordTooLargeError,
 )
 from postroom.libs.logger import get_logger, limited
 from postroom.streaming.dead_letter_queue import ProducerIdentity, Stage, dead_letter_record, producer_identity
-from postroom.streaming.delivery import Action
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from postroom.libs.event import Event, Record, Violation
     from postroom.observability.metrics import Metrics
     from postroom.services.components import Components
-    from postroom.services.holder import Holder
     from postroom.services.item import Item
     from postroom.services.journal import AcceptedJournal
     from postroom.streaming.publisher import Report
@@ -60,44 +58,28 @@ class Settlement:
         parts: Callable[[], Components],
         *,
         journal: AcceptedJournal | None,
-        holder: Holder,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._parts = parts
         self._journal = journal
-        self._holder = holder
         self._clock = clock
         self._metrics = metrics
         self._log = limited(get_logger("postroom.producer_service"))
-        self._repairs: queue.SimpleQueue[tuple[Item, DeadLetterReason] | None] = queue.SimpleQueue()
+        self._repairs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._repair_lock = threading.Lock()
         self._repairing = 0
         self._repair_thread: threading.Thread | None = None
         self._producer: ProducerIdentity | None = None
         self.journal_failures = 0
 
-    # -- the publisher's last word on a record
+    # -- good outcomes
 
-    def on_report(self, item: Item, report: Report) -> None:
-        """Decide and count what the report means. Called where reports arrive: never waits, never raises."""
-        decision = report.decision
-        try:
-            if decision.action is Action.DELIVERED:
-                self._accept(item, report)
-            elif decision.action is Action.DEAD_LETTER and not item.dead_letter_reason:
-                assert isinstance(decision.reason, DeadLetterReason)
-                self._repair(item, decision.reason)
-            else:
-                self._hold(item, report)
-        except Exception as exc:  # noqa: BLE001 - a defect of ours, or of the holder, must not leave the event open
-            maybe = decision.may_be_in_kafka or decision.action is Action.DELIVERED
-            self.fail_for_defect(item, "report", exc, may_be_in_kafka=maybe)
-
-    def _accept(self, item: Item, report: Report) -> None:
+    def accept(self, item: Item, report: Report) -> None:
+        """Count the delivery report of an item's record, or of its dead letter."""
         record, receipt, reason = item.record, item.receipt, item.dead_letter_reason
         assert record is not None
-        if self._journal is not None:
+        if self._journal is not None and not item.is_ahead:
             self._write_journal(self._journal, item, record)
         latency_s = self._clock.monotonic() - item.handed_in
         outcome: Outcome
@@ -109,21 +91,33 @@ class Settlement:
             outcome = Delivered(record.topic, report.partition, report.offset)
         self._resolve(item, outcome, known=known)
 
-    def _hold(self, item: Item, report: Report) -> None:
-        record = item.record
-        assert record is not None
-        outcome = self._holder.hold(record, report)
-        if isinstance(outcome, Failed):
-            known = item.book.fail(item.receipt, outcome.reason.value)
-        else:
-            known = item.book.spool(item.receipt, self._clock.monotonic() - item.handed_in)
-        self._resolve(item, outcome, known=known)
+    def written_ahead(self, item: Item) -> None:
+        """Count that the item lies in the spool and is safe; its outcome follows."""
+        assert item.record is not None
+        if self._journal is not None:
+            self._write_journal(self._journal, item, item.record)
+        if not item.book.write_ahead(item.receipt, self._clock.monotonic() - item.handed_in):
+            self._unknown(item)
+        item.receipt.written_ahead()
+
+    def spooled(self, item: Item) -> None:
+        """Count that the item lies in the spool and is left to the drain."""
+        assert item.record is not None
+        if self._journal is not None and not item.is_ahead:
+            self._write_journal(self._journal, item, item.record)
+        known = item.book.spool(item.receipt, self._clock.monotonic() - item.handed_in)
+        self._resolve(item, Spooled(item.dead_letter_reason), known=known)
+
+    def fail_undelivered(self, item: Item, outcome: Failed) -> None:
+        """End the way of an item whose record neither Kafka nor the spool took."""
+        self.fail(item, outcome)
+        assert item.record is not None
         self._log.warning(
             "event_not_delivered",
             operation="publish",
-            event_id=record.event_id,
-            topic=record.topic,
-            error=report.detail,
+            event_id=item.record.event_id,
+            topic=item.record.topic,
+            error=outcome.detail,
         )
 
     def _write_journal(self, journal: AcceptedJournal, item: Item, record: Record) -> None:
@@ -168,12 +162,15 @@ class Settlement:
 
     def _resolve(self, item: Item, outcome: Outcome, *, known: bool) -> None:
         if not known:
-            # The books will not balance, and that is right: this event was counted once too often or never.
-            self._metrics.record_error("unaccounted")
-            self._log.error("event_unaccounted", operation="account", event_id=item.receipt.event_id)
+            self._unknown(item)
             if item.receipt.done():
                 return
         item.receipt.resolve(outcome)
+
+    def _unknown(self, item: Item) -> None:
+        # The books will not balance, and that is right: this event was counted once too often or never.
+        self._metrics.record_error("unaccounted")
+        self._log.error("event_unaccounted", operation="account", event_id=item.receipt.event_id)
 
     # -- dead letters
 
@@ -188,54 +185,83 @@ class Settlement:
         violations: tuple[Violation, ...] = (),
     ) -> None:
         """Give the item a dead letter to send, or refuse it where no dead letter can hold the event."""
+        try:
+            self._put_dead_letter(item, event, reason, stage, key, violations)
+        except (NotRepresentableError, RecordTooLargeError) as exc:
+            self.refuse(item, RefusedReason.NOT_REPRESENTABLE, detail=exc.message)
+        except InvalidMetadataError as exc:
+            self.refuse(item, RefusedReason.INVALID_METADATA, detail=exc.message)
+
+    def _put_dead_letter(
+        self,
+        item: Item,
+        event: Event | bytes,
+        reason: DeadLetterReason,
+        stage: Stage,
+        key: bytes | None,
+        violations: tuple[Violation, ...],
+    ) -> None:
         lane = item.lane
         assert lane is not None
         config = self._parts().config
-        try:
-            record = dead_letter_record(
-                event,
-                topic=lane.topic,
-                reason=reason.value,
-                stage=stage,
-                event_id=item.receipt.event_id,
-                producer=self._identity(config.producer.client_id),
-                now_ms=self._clock.time_ms(),
-                event_type=lane.name,
-                key=key,
-                headers=item.user_headers,
-                violations=violations,
-                contract=f"{lane.name}:{lane.contract.version}",
-                schema_id=lane.schema_id,
-                attempts=item.attempt,
-                content_type=_JSON_TYPE,
-                dead_letter_topic=lane.dead_letter_topic,
-                max_header_bytes=config.dead_letters.max_header_bytes,
-                max_message_bytes=config.producer.max_message_bytes,
-            )
-        except (NotRepresentableError, RecordTooLargeError) as exc:
-            self.refuse(item, RefusedReason.NOT_REPRESENTABLE, detail=exc.message)
-            return
-        except InvalidMetadataError as exc:
-            self.refuse(item, RefusedReason.INVALID_METADATA, detail=exc.message)
-            return
+        record = dead_letter_record(
+            event,
+            topic=lane.topic,
+            reason=reason.value,
+            stage=stage,
+            event_id=item.receipt.event_id,
+            producer=self.identity(),
+            now_ms=self._clock.time_ms(),
+            event_type=lane.name,
+            key=key,
+            headers=item.user_headers,
+            violations=violations,
+            contract=f"{lane.name}:{lane.contract.version}",
+            schema_id=lane.schema_id,
+            attempts=item.attempt,
+            content_type=_JSON_TYPE,
+            dead_letter_topic=lane.dead_letter_topic,
+            max_header_bytes=config.dead_letters.max_header_bytes,
+            max_message_bytes=config.producer.max_message_bytes,
+        )
         item.record, item.dead_letter_reason, item.violations = record, reason.value, violations
 
-    def _identity(self, service: str) -> ProducerIdentity:
+    def exhaust(self, item: Item) -> bool:
+        """Make a dead letter of an item that Kafka does not take; False where it is one, or none can hold it."""
+        record, lane = item.record, item.lane
+        if item.dead_letter_reason or record is None or lane is None or record.value is None:
+            return False
+        event: Event | bytes = lane.decode(record.value) if item.raw is None else item.raw
+        try:
+            self._put_dead_letter(item, event, DeadLetterReason.DELIVERY_EXHAUSTED, Stage.PUBLISH, record.key, ())
+        except (NotRepresentableError, RecordTooLargeError, InvalidMetadataError):
+            return False  # then it is kept as the record that it is
+        return True
+
+    def identity(self) -> ProducerIdentity:
+        """Return who this process is, for dead letters."""
         if self._producer is None:  # asks for the package's version and the host's name: once is enough
-            self._producer = producer_identity(service)
+            self._producer = producer_identity(self._parts().config.producer.client_id)
         return self._producer
 
-    def _repair(self, item: Item, reason: DeadLetterReason) -> None:
+    # -- repairs: what must not be done where reports arrive
+
+    def repair(self, item: Item, reason: DeadLetterReason) -> None:
+        """Send the event of a record that the broker refused to the dead letter topic, on the thread for repairs."""
+        self.later(lambda: self._bury_safely(item, reason))
+
+    def later(self, work: Callable[[], object]) -> None:
+        """Do `work` on the thread for repairs. Raises RuntimeError when it cannot start: the interpreter is ending."""
         with self._repair_lock:
             if self._repair_thread is None:
                 thread = threading.Thread(target=self._run_repairs, name="postroom-repair", daemon=True)
                 thread.start()  # raises when the interpreter is ending: then the event fails, and nothing waits for it
                 self._repair_thread = thread
             self._repairing += 1
-        self._repairs.put((item, reason))
+        self._repairs.put(work)
 
     def repairing(self) -> int:
-        """Return how many refused records wait to become dead letters."""
+        """Return how much waits for the thread for repairs."""
         return self._repairing
 
     def stop(self) -> None:
@@ -246,37 +272,35 @@ class Settlement:
 
     def _run_repairs(self) -> None:
         while (work := self._repairs.get()) is not None:
-            item, reason = work
             try:
-                self._bury(item, reason)
-            except Exception as exc:  # noqa: BLE001 - the next one must not suffer for this one; it fails, and says so
-                self.fail_for_defect(item, "repair", exc)
+                work()
+            except Exception as exc:  # noqa: BLE001 - the next one must not suffer for this one
+                self._log.error("repair_failed", operation="repair", error=type(exc).__name__)
             finally:
                 with self._repair_lock:
                     self._repairing -= 1
 
+    def _bury_safely(self, item: Item, reason: DeadLetterReason) -> None:
+        try:
+            self._bury(item, reason)
+        except Exception as exc:  # noqa: BLE001 - it fails, and says so
+            self.fail_for_defect(item, "repair", exc)
+
     def _bury(self, item: Item, reason: DeadLetterReason) -> None:
-        """Send the event of a record that the broker refused to the dead letter topic."""
         refused, lane = item.record, item.lane
         assert refused is not None
         assert refused.value is not None
         assert lane is not None
         event: Event | bytes = lane.decode(refused.value) if item.raw is None else item.raw
         self.make_dead_letter(item, event, reason, Stage.PUBLISH, key=refused.key)
-        record = item.record
-        if record is None:
+        if item.record is None:
             return  # no dead letter can hold it, and its receipt says so
         parts = self._parts()
         parts.limiter.charge()
         # A full queue is emptied after that time at the latest.
-        end = self._clock.monotonic() + parts.config.delivery.hand_over_after_s + _EMPTYING_S
-        while True:
-            try:
-                parts.publisher.publish(record, item.report)
-            except QueueFullError:
-                left = end - self._clock.monotonic()
-                if not left > 0 or not parts.publisher.wait_for_room(left):
-                    self.refuse(item, RefusedReason.QUEUE_FULL, QUEUE_FULL_RETRY_S)
-                    return
-            else:
+        end = self._clock.monotonic() + parts.config.hand_over_after_s + _EMPTYING_S
+        while not parts.dispatcher.send(item):
+            left = end - self._clock.monotonic()
+            if not left > 0 or not parts.dispatcher.wait_for_room(item, left):
+                parts.dispatcher.turn_back(item)
                 return

@@ -17,6 +17,7 @@ from postroom.services.components import Components
 from postroom.services.health_checks import health_of
 from postroom.services.ledger import Ledger
 from postroom.services.producer_service import ProducerService
+from postroom.services.settlement import Settlement
 from postroom.streaming.embedded_broker import EmbeddedBroker
 from postroom.testing.manual_clock import ManualClock
 from postroom.testing.memory_publisher import MemoryPublisher
@@ -25,11 +26,30 @@ from postroom.testing.recording_service import MemoryRegistry, RecordingService
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from postroom.libs.config_loader import Config
+
+
+def made(config: Config, **parts: Any) -> Components:
+    clock, metrics = ManualClock(), Metrics()
+    settlement = Settlement(lambda: parts_made[0], journal=None, clock=clock, metrics=metrics)
+    parts_made = [
+        Components(
+            config,
+            ledger=Ledger(),
+            settlement=settlement,
+            order_lock=threading.RLock(),
+            clock=clock,
+            metrics=metrics,
+            **parts,
+        )
+    ]
+    return parts_made[0]
+
 
 def parts_with(overrides: dict[str, object] | None = None, **parts: Any) -> Components:
     config = load_config(overrides=overrides or {}, environ={})
     named = {"publisher": MemoryPublisher(), "registry": MemoryRegistry(), **parts}
-    return Components(config, ledger=Ledger(), clock=ManualClock(), metrics=Metrics(), **named)
+    return made(config, **named)
 
 
 class TestStart:
@@ -70,7 +90,7 @@ class TestStart:
 
         overrides = {"broker": "127.0.0.1:1", "schema_registry.url": "embedded"}
         config = load_config(overrides=overrides, environ={})
-        parts = Components(config, ledger=Ledger(), clock=ManualClock(), metrics=Metrics(), publisher=Failing())
+        parts = made(config, publisher=Failing())
         with pytest.raises(LifecycleError):
             parts.start()
         assert not Path(parts.config.schema_registry.url).exists()

@@ -16,7 +16,9 @@ from postroom.libs.event import DeadLetterReason, Delivered, Failed, FailedReaso
 from postroom.observability.metric_table import ACCEPTED, RECEIVED, UNACCOUNTED
 from postroom.observability.metrics import Metrics
 from postroom.services.async_service import AsyncProducerService
+from postroom.services.dispatcher import Dispatcher
 from postroom.services.intake import Intake
+from postroom.services.item import Item
 from postroom.services.ledger import Balance, Book, Ledger
 from postroom.services.producer_service import ProducerService
 from postroom.services.receipt import Receipt
@@ -175,12 +177,15 @@ STAGES: dict[str, tuple[object, Callable[[pytest.MonkeyPatch, RecordingService],
     "refused, and not said": (GOOD, dropping(Settlement, "refuse", trouble=RefusedReason.QUEUE_FULL)),
     "taken by the publisher, not produced": (GOOD, lose_a_record("user_events")),
     "in its topic, report lost": (GOOD, lose_the_report),
-    "report there, not dealt with": (GOOD, dropping(Settlement, "on_report")),
-    "delivered, not counted": (GOOD, dropping(Settlement, "_accept")),
+    "report there, not dealt with": (GOOD, dropping(Item, "report")),
+    "delivered, not counted": (GOOD, dropping(Settlement, "accept")),
     "report counted, receipt lost": (GOOD, lose_the_receipt),
-    "undelivered, holder not asked": (GOOD, dropping(Settlement, "_hold", trouble=FailedReason.KAFKA_UNAVAILABLE)),
+    "undelivered, not dealt with": (
+        GOOD,
+        dropping(Dispatcher, "_fail_undelivered", trouble=FailedReason.KAFKA_UNAVAILABLE),
+    ),
     "rejected, repair lost": (GOOD, dropping(Settlement, "_bury", trouble=DeadLetterReason.REJECTED_BY_BROKER)),
-    "rejected, repair not begun": (GOOD, dropping(Settlement, "_repair", trouble=DeadLetterReason.REJECTED_BY_BROKER)),
+    "rejected, repair not begun": (GOOD, dropping(Settlement, "repair", trouble=DeadLetterReason.REJECTED_BY_BROKER)),
     "dead letter lost": (BAD, lose_a_record("user_events.dlq")),
     "dead letter of a rejected record lost": (GOOD, lose_the_letter_of_a_rejected_record),
 }

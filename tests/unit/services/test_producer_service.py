@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from postroom.libs.config_loader import load_config
-from postroom.libs.event import DeadLetterReason, Delivered, Failed, FailedReason, Refused, RefusedReason, Spooled
+from postroom.libs.event import DeadLetterReason, Delivered, Failed, FailedReason, Refused, RefusedReason
 from postroom.libs.exceptions import ConfigurationError, LifecycleError, RegistryUnavailableError
 from postroom.observability.metric_table import RATE_LIMIT_WAITS, RECEIVED
 from postroom.observability.metrics import Metrics
@@ -414,32 +414,6 @@ class TestDefects:
         assert "pipeline_defect" in caplog.text
         assert "payload" not in caplog.text
         assert service.ledger.total().unaccounted == 0
-
-    def test_a_holder_that_raises_fails_that_event(self) -> None:
-        class Broken:
-            def hold(self, record: Record, report: Report) -> Failed:
-                raise OSError("disk")
-
-        with RecordingService() as service:
-            service.settlement._holder = Broken()
-            service.fail_next(may_be_in_kafka=True)
-            outcome = service.publish_event(GOOD).result(0)
-        assert isinstance(outcome, Failed)
-        assert (outcome.reason, outcome.may_be_in_kafka) == (FailedReason.INTERNAL, True)
-        assert service.ledger.total().unaccounted == 0
-
-    def test_a_holder_that_keeps_the_record_makes_it_safe(self) -> None:
-        class Keeps:
-            def hold(self, record: Record, report: Report) -> Spooled:
-                return Spooled()
-
-        with RecordingService() as service:
-            service.settlement._holder = Keeps()
-            service.fail_next()
-            receipt = service.publish_event(GOOD)
-        assert isinstance(receipt.result(0), Spooled)
-        balance = service.ledger.total()
-        assert (balance.accepted, balance.spooled, balance.unaccounted) == (1, 1, 0)
 
     def test_an_event_whose_methods_raise_hurts_nobody(self) -> None:
         class Hostile(dict[str, object]):

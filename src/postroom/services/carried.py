@@ -1,0 +1,124 @@
+"""What comes out of the spool: whose book it stands in, and how it becomes a dead letter when the broker refuses it.
+
+A record may have been stored by this process or by one that is gone; then its event was received and accepted there,
+and this process answers for it from the moment on at which it finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from postroom.libs.exceptions import EventError, PostroomError
+from postroom.libs.logger import get_logger, limited
+from postroom.services.marks import CONTRACT_LABEL, REASON_LABEL, TOPIC_LABEL, TYPE_LABEL
+from postroom.streaming.dead_letter_queue import Stage, dead_letter_record
+from postroom.streaming.spool.record_format import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postroom.libs.clock import Clock
+    from postroom.libs.event import DeadLetterReason, Event, Record
+    from postroom.services.components import Components
+    from postroom.services.ledger import Book, Ledger
+    from postroom.services.settlement import Settlement
+    from postroom.streaming.spool.group_commit import Ticket
+    from postroom.streaming.spool.queue_reader import SpooledRecord
+    from postroom.streaming.spool.spool import Spool
+
+
+class Carried:
+    """Counts and buries records of the spool. Safe with threads."""
+
+    def __init__(
+        self, parts: Components, spool: Spool, *, ledger: Ledger, settlement: Settlement, clock: Clock
+    ) -> None:
+        self._parts = parts
+        self._clock = clock
+        self._spool = spool
+        self._ledger = ledger
+        self._settlement = settlement
+        self._books: dict[str, Book] = {}
+        for lane in parts.lanes.values():
+            self._books.setdefault(lane.topic, lane.book)
+            self._books.setdefault(lane.dead_letter_topic, lane.book)
+        self._log = limited(get_logger("postroom.drain"))
+
+    def count_found(self, kind: Kind) -> None:
+        """Take into the books what earlier processes left in the spool, as far as it was not counted yet."""
+        for found in self._spool.newly_found(kind):
+            self._book_of_topic(found.topic).carry_over(found.records)
+
+    def delivered(self, waiting: SpooledRecord) -> None:
+        """Count a record that Kafka has acknowledged, or a dead letter."""
+        book = self._book(waiting)
+        if waiting.kind is Kind.RECORD:
+            book.drain()
+        else:
+            book.drain_dead_letter(dict(waiting.labels).get(REASON_LABEL, b"").decode(errors="replace"))
+
+    def bury(self, waiting: SpooledRecord, reason: DeadLetterReason, on_failure: Callable[[], object]) -> None:
+        """Put the record's event among the dead letters, in their queue of the spool; then let go of the record.
+
+        Happens on the thread for repairs. `on_failure` is called when the disk did not take the dead letter.
+        """
+        self._settlement.later(lambda: self._bury(waiting, reason, on_failure))
+
+    # -- inside
+
+    def _book(self, waiting: SpooledRecord) -> Book:
+        """Return the book in which the record was counted as spooled."""
+        logical = dict(waiting.labels).get(TOPIC_LABEL)
+        if logical is not None and self._spool.is_own(waiting):
+            return self._ledger.book(logical.decode())
+        return self._book_of_topic(waiting.record.topic)
+
+    def _book_of_topic(self, topic: str) -> Book:
+        return self._books.get(topic) or self._ledger.book(topic)
+
+    def _bury(self, waiting: SpooledRecord, reason: DeadLetterReason, on_failure: Callable[[], object]) -> None:
+        def stored(ticket: Ticket) -> None:
+            if ticket.error is None:
+                self._spool.ack(waiting)
+            else:
+                on_failure()
+
+        try:
+            record = self._dead_letter(waiting, reason)
+            labels = tuple(pair for pair in waiting.labels if pair[0] != REASON_LABEL)
+            labels = (*labels, (REASON_LABEL, reason.value.encode()))
+            self._spool.append(record, kind=Kind.DEAD_LETTER, labels=labels, on_stored=stored)
+        except PostroomError as exc:
+            self._log.error("burial_failed", operation="drain", event_id=waiting.record.event_id, error=exc.code)
+            on_failure()
+
+    def _dead_letter(self, waiting: SpooledRecord, reason: DeadLetterReason) -> Record:
+        """Return the dead letter: of the event as it was if its contract is known here, else of the record's bytes."""
+        record, labels = waiting.record, dict(waiting.labels)
+        config = self._parts.config
+        event_type = labels.get(TYPE_LABEL, b"").decode() or None
+        lane = self._parts.lanes.get(event_type or "")
+        event: Event | bytes = record.value or b""
+        if lane is not None and record.value is not None:
+            with contextlib.suppress(EventError):  # another version of the contract wrote it: its bytes say all
+                event = lane.decode(record.value)
+        return dead_letter_record(
+            event,
+            topic=record.topic,
+            reason=reason.value,
+            stage=Stage.PUBLISH,
+            event_id=record.event_id,
+            producer=self._settlement.identity(),
+            now_ms=self._clock.time_ms(),
+            event_type=event_type,
+            key=record.key,
+            headers=record.headers,
+            contract=labels.get(CONTRACT_LABEL, b"").decode() or None,
+            schema_id=None if lane is None else lane.schema_id,
+            attempts=record.attempt,
+            dead_letter_topic=None if lane is None else lane.dead_letter_topic,
+            suffix=config.dead_letters.suffix,
+            max_header_bytes=config.dead_letters.max_header_bytes,
+            max_message_bytes=config.producer.max_message_bytes,
+        )
