@@ -234,6 +234,15 @@ class ModelFileSystem:
         folder, name = self._place(path)
         folder.names[name] = folder.durable[name] = _FileNode(content)
 
+    def flip(self, path: str, bit: int) -> None:
+        """Flip a bit of a file where it stands, for those who have it open, too."""
+        node = self._node(path)
+        assert isinstance(node, _FileNode)
+        content = bytearray(node.content)
+        content[bit // 8] ^= 1 << bit % 8
+        node.content = node.durable = bytes(content)
+        node.pending.clear()
+
     def remove(self, path: str) -> None:
         """Let a file never have been there."""
         folder, name = self._place(path)

@@ -52,9 +52,9 @@ class DamageControl:
 
     def note(self, segment: Segment, damage: Damage, *, torn: bool = False) -> None:
         """Take note of a range, to be set aside."""
-        if damage.offset in segment.damaged:
+        if segment.damaged.get(damage.offset, 0) >= damage.length:
             return
-        segment.damaged.add(damage.offset)
+        segment.damaged[damage.offset] = damage.length
         segment.unsaved.append((damage.offset, damage.length))
         if torn:
             self.damages.torn_tails += 1
@@ -66,7 +66,7 @@ class DamageControl:
 
         What is in hand stays so, and counts until it is acknowledged or put back.
         """
-        if damage.offset in segment.damaged:
+        if segment.damaged.get(damage.offset, 0) >= damage.length:
             return
         good: list[_Good] = []
         with contextlib.closing(self._place.file_system.open_to_read(segment.path)) as file:
@@ -140,6 +140,7 @@ class DamageControl:
                 sums[1] += frame.size
                 segment.waiting += 1
         lost = {topic: records - segment.topics.get(topic, (0, 0))[0] for topic, (records, _) in before.items()}
+        lost = {topic: count for topic, count in lost.items() if count}
         missing: dict[int, int] = {}
         if counted is not None and is_certain:
             missing = {key: count - readable.get(key, 0) for key, count in counted.items()}
@@ -151,9 +152,8 @@ class DamageControl:
     def _lost(self, by_topic: dict[str, int]) -> None:
         damages = self.damages
         for topic, count in by_topic.items():
-            if count:
-                damages.records += count
-                damages.by_topic[topic] = damages.by_topic.get(topic, 0) + count
+            damages.records += count
+            damages.by_topic[topic] = damages.by_topic.get(topic, 0) + count
 
     def _hash(self, record: Record) -> int | None:
         return self._place.hash_of(record)

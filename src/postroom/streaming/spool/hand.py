@@ -101,16 +101,13 @@ class Hand:
                 segment.in_hand -= 1
                 if sent:
                     segment.mark_sent(sequence)
-                is_lost = sequence in segment.unreadable
-                if is_lost:
-                    segment.take(held.topic, held.size)
-                    segment.mark_lost(sequence)
-                    segment.unreadable.discard(sequence)
+                if sequence in segment.unreadable:
+                    segment.lose_unreadable(sequence, held.topic, held.size, held.key_hash)
                     self._store.damage.lost_record(held.topic)
-                if was_claimed and not is_lost:
+                    if not was_claimed:
+                        waiting.remove_one(held.topic, held.key_hash)
+                elif was_claimed:
                     waiting.add_one(held.topic, held.key_hash)
-                elif is_lost and not was_claimed:
-                    waiting.remove_one(held.topic, held.key_hash)
             self.has_put_back = self.has_put_back or count > 0
         return count
 

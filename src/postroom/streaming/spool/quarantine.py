@@ -29,11 +29,12 @@ class Quarantine:
     def copy(self, segment: Segment, offset: int, length: int) -> bool:
         """Keep a range of a segment, behind the segment's header; True if it was new, False if it was kept before.
 
+        A longer range takes the place of a shorter one with the same beginning.
         It survives a power cut when this returns. Ranges of zeros are not kept. Raises OSError.
         """
         header = segment.header
         name = f"{self._path}/{header.kind}-{header.segment_id:020d}-{offset}.bad"
-        if self._file_system.entry(name) is not Entry.ABSENT:
+        if self._kept_bytes(name) >= FRAMES_BEGIN + length:
             return False
         source = self._file_system.open_to_read(segment.path)
         try:
@@ -64,6 +65,12 @@ class Quarantine:
         if self._file_system.entry(self._path) is not Entry.FOLDER:
             return []
         return sorted(self._file_system.entries(self._path))
+
+    def _kept_bytes(self, name: str) -> int:
+        if self._file_system.entry(name) is not Entry.FILE:
+            return 0
+        with contextlib.closing(self._file_system.open_to_read(name)) as file:
+            return file.size()
 
     def _make_folder(self) -> None:
         if self._file_system.entry(self._path) is Entry.ABSENT:

@@ -84,8 +84,7 @@ class QueueReader:
                 if not found:
                     raise spool_error(exc, retry_after_s=1.0) from exc
             try:
-                if found:
-                    self._keeper.note_handed_out(found[-1][1].sequence + 1, stride=READ_STRIDE)
+                self._note_handed_out(found)
             except OSError as exc:
                 self._rewind_to(found[0][0])
                 raise spool_error(exc, retry_after_s=1.0) from exc
@@ -181,6 +180,10 @@ class QueueReader:
         if segment is not None and self._stumbles >= STUMBLES_IN_A_ROW:
             self._at_id = segment.header.segment_id + 1
             self._stumbles = 0
+
+    def _note_handed_out(self, found: list[tuple[Segment, Frame]]) -> None:
+        if found:
+            self._keeper.note_handed_out(found[-1][1].sequence + 1, stride=READ_STRIDE)
 
     def _hand_out(self, found: list[tuple[Segment, Frame]]) -> list[SpooledRecord]:
         place, records, sent_below = self._place, [], self._keeper.sent_below

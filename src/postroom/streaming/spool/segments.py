@@ -37,10 +37,9 @@ class Segment:
 
     `frames_end` is up to where frames may be read: the synced end. `waiting` counts frames neither acknowledged nor
     lost, `in_hand` those of them that somebody has; `topics` holds frames and bytes of those by topic. `is_known`
-    turns true when all are counted; `is_closed` when no frame will be added, `is_gone` when
-    somebody has removed its file. `damaged` holds where unreadable ranges
-    begin, `unsaved` those of them that have no copy in quarantine yet, `unreadable` the sequences in hand whose frames
-    are among them.
+    turns true when all are counted, `is_closed` when no frame will be added, `is_gone` when somebody has removed its
+    file. `damaged` holds where unreadable ranges begin and how long they are, `unsaved` those of them that have no
+    copy in quarantine yet, `unreadable` the sequences in hand whose frames are among them.
     """
 
     __slots__ = (
@@ -79,7 +78,7 @@ class Segment:
         self.is_known = False
         self.is_closed = True
         self.is_gone = False
-        self.damaged: set[int] = set()
+        self.damaged: dict[int, int] = {}
         self.unsaved: list[tuple[int, int]] = []
         self.unreadable: set[int] = set()
         self._done = Bits()
@@ -125,6 +124,14 @@ class Segment:
         sums = self.topics[topic]
         sums[0] -= 1
         sums[1] -= frame_bytes
+
+    def lose_unreadable(self, sequence: int, topic: str, frame_bytes: int, key_hash: int | None) -> None:
+        """Give up a frame that was unreadable while it was in hand."""
+        self.unreadable.discard(sequence)
+        self.take(topic, frame_bytes)
+        self.mark_lost(sequence)
+        if self.keys is not None and key_hash is not None:
+            self.keys[key_hash] -= 1
 
     def count(self, summary: Summary) -> None:
         """Take over the sums of the frames that wait."""

@@ -13,13 +13,10 @@ Format, order of the operations and recovery: docs/specs/spool-format.md.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import weakref
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from postroom.libs.clock import SYSTEM_CLOCK
 from postroom.libs.exceptions import LifecycleError
@@ -27,14 +24,13 @@ from postroom.libs.logger import get_logger, limited
 from postroom.streaming.spool.availability import spool_error
 from postroom.streaming.spool.file_system import OsFileSystem
 from postroom.streaming.spool.group_commit import BATCH_BYTES
+from postroom.streaming.spool.held_slot import HeldSlot, SharedByQueues, hold
 from postroom.streaming.spool.key_counts import KeyCounts
-from postroom.streaming.spool.quarantine import Quarantine
 from postroom.streaming.spool.queue_writer import WriteSettings
 from postroom.streaming.spool.record_format import KeyHash, Kind
-from postroom.streaming.spool.segment_store import QueuePlace
-from postroom.streaming.spool.slots import QUEUE_FOLDERS, Slots
+from postroom.streaming.spool.slots import Slots
 from postroom.streaming.spool.space import Space, SpaceLimits
-from postroom.streaming.spool.spool_queue import QueueStatus, SpoolQueue
+from postroom.streaming.spool.status import FoundRecords, SpoolStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,53 +42,11 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.group_commit import OnStored, Place, Ticket
     from postroom.streaming.spool.queue_reader import SpooledRecord
     from postroom.streaming.spool.slots import Slot
+    from postroom.streaming.spool.spool_queue import SpoolQueue
 
 _MIB = 1024 * 1024
 _SMALLEST_SEGMENT_BYTES = 64 * 1024
 _TEND_EVERY_S = 0.25
-
-
-class SlotStatus(msgspec.Struct, frozen=True):
-    """One slot that this process holds: its two queues, and what stands in its quarantine."""
-
-    name: str
-    records: QueueStatus
-    dead_letters: QueueStatus
-    quarantined: tuple[str, ...]
-
-
-class SpoolStatus(msgspec.Struct, frozen=True):
-    """What a spool holds and whether it takes more. The first slot is its own, the others it has taken over."""
-
-    slots: tuple[SlotStatus, ...]
-    used_bytes: int
-    limit_bytes: int
-    is_full: bool
-    newer_slots: tuple[str, ...]
-
-    @property
-    def records(self) -> int:
-        """How many records wait, without dead letters."""
-        return sum(slot.records.records for slot in self.slots)
-
-    @property
-    def dead_letters(self) -> int:
-        """How many dead letters wait."""
-        return sum(slot.dead_letters.records for slot in self.slots)
-
-
-class FoundRecords(msgspec.Struct, frozen=True):
-    """How many records of a topic an earlier process left in a slot."""
-
-    slot: str
-    topic: str
-    records: int
-
-
-class _HeldSlot(msgspec.Struct, frozen=True):
-    slot: Slot
-    queues: dict[Kind, SpoolQueue]
-    quarantine: Quarantine
 
 
 class Spool:
@@ -133,7 +87,7 @@ class Spool:
         self._keys_lock = threading.Lock()
         self._key_hash = KeyHash()
         self._slots: Slots | None = None
-        self._held: tuple[_HeldSlot, ...] = ()
+        self._held: tuple[HeldSlot, ...] = ()
         self._own: dict[Kind, SpoolQueue] | None = None
         self._own_from: dict[Kind, int] = {}
         self._is_counted = False
@@ -181,9 +135,7 @@ class Spool:
         if self._keeper is not None:
             self._keeper.join()
         for one in held:
-            for queue in one.queues.values():
-                queue.close()
-            one.slot.release()
+            one.close()
         _live.discard(self)
 
     def take_over_unclaimed(self) -> int:
@@ -258,7 +210,7 @@ class Spool:
     def ack(self, place: SpooledRecord | Place) -> bool:
         """Note that a record is safe elsewhere, in any order; False if it is not in hand. Never waits for a disk."""
         for held in self._held:
-            if held.slot.name == place.slot:
+            if held.name == place.slot:
                 return held.queues[place.kind].ack(place.sequence)
         return False
 
@@ -274,7 +226,7 @@ class Spool:
         count = 0
         for held in self._held:
             for kind, queue in held.queues.items():
-                sequences = by_queue.get((held.slot.name, kind))
+                sequences = by_queue.get((held.name, kind))
                 if sequences:
                     count += queue.put_back(sequences, sent=sent)
         return count
@@ -323,7 +275,7 @@ class Spool:
         No record is read before it is counted. So whoever calls this after `read` knows of all that it returned.
         """
         return [
-            FoundRecords(held.slot.name, topic, count)
+            FoundRecords(held.name, topic, count)
             for held in self._held
             for topic, count in held.queues[kind].newly_found().items()
         ]
@@ -331,7 +283,7 @@ class Spool:
     def is_own(self, place: SpooledRecord | Place) -> bool:
         """Return True for a record that was appended since this spool started, False for what an earlier one left."""
         held = self._held[:1]
-        return bool(held) and held[0].slot.name == place.slot and place.sequence >= self._own_from[place.kind]
+        return bool(held) and held[0].name == place.slot and place.sequence >= self._own_from[place.kind]
 
     @property
     def is_counted(self) -> bool:
@@ -350,15 +302,8 @@ class Spool:
 
     def status(self) -> SpoolStatus:
         """Say what is in the spool."""
-        slots = []
-        for held in self._held:
-            quarantined: list[str] = []
-            with contextlib.suppress(OSError):
-                quarantined = held.quarantine.names()
-            records, dead_letters = (held.queues[kind].status() for kind in Kind)
-            slots.append(SlotStatus(held.slot.name, records, dead_letters, tuple(quarantined)))
         return SpoolStatus(
-            tuple(slots),
+            tuple(held.status() for held in self._held),
             self.used_bytes,
             self._space.limit_bytes,
             self._space.is_full,
@@ -386,30 +331,12 @@ class Spool:
             raise LifecycleError("the spool is not running in this process", remedy="start one here")
         return own[kind]
 
-    def _hold(self, slot: Slot) -> _HeldSlot:
-        quarantine = Quarantine(self._file_system, slot.path)
-        queues = {}
-        for kind, folder in QUEUE_FOLDERS.items():
-            place = QueuePlace(
-                self._file_system,
-                f"{slot.path}/{folder}",
-                kind,
-                threading.Lock(),
-                self._keys,
-                self._keys_lock,
-                self._key_hash,
-                quarantine,
-            )
-            queues[kind] = SpoolQueue(place, self._settings, slot=slot.name, cursor_bytes=self._cursor_bytes)
+    def _hold(self, slot: Slot) -> HeldSlot:
+        shared = SharedByQueues(self._file_system, self._keys, self._keys_lock, self._key_hash)
         try:
-            for queue in queues.values():
-                queue.open()
+            return hold(slot, shared, self._settings, cursor_bytes=self._cursor_bytes)
         except OSError as exc:
-            for queue in queues.values():
-                queue.close()
-            slot.release()
             raise spool_error(exc, retry_after_s=None) from exc
-        return _HeldSlot(slot, queues, quarantine)
 
     def _count(self) -> None:
         for held in self._held:
@@ -437,9 +364,7 @@ class Spool:
                 continue
             with self._change_lock:
                 self._held = tuple(one for one in self._held if one is not held)
-            for queue in held.queues.values():
-                queue.close()
-            held.slot.release()
+            held.close()
 
     def _forget_after_fork(self) -> None:
         # Locks may be held by threads that do not exist here: nothing that takes one may run. The files are closed

@@ -8,8 +8,6 @@ from copy import deepcopy
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from postroom.libs.exceptions import LifecycleError, NotRepresentableError, SpoolError, SpoolFullError
 from postroom.streaming.spool.availability import Availability
 from postroom.streaming.spool.cursor import CURSOR_NAME, Cursor
@@ -21,13 +19,13 @@ from postroom.streaming.spool.queue_reader import QueueReader
 from postroom.streaming.spool.queue_writer import QueueWriter
 from postroom.streaming.spool.record_format import FRAME_HEADER_BYTES, pack_body
 from postroom.streaming.spool.segment_store import SegmentStore
+from postroom.streaming.spool.status import QueueStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from postroom.libs.event import Headers, Record
     from postroom.libs.exceptions import PostroomError
-    from postroom.streaming.spool.damage_control import Damages
     from postroom.streaming.spool.group_commit import OnStored, Ticket
     from postroom.streaming.spool.queue_writer import WriteSettings
     from postroom.streaming.spool.segment_store import QueuePlace
@@ -38,27 +36,6 @@ PUT_AT_ONCE = 256
 QUEUE_RETRY_S = 0.1
 FULL_RETRY_S = 1.0
 RETIRE_BYTES = 1024 * 1024
-
-
-class QueueStatus(msgspec.Struct, frozen=True):
-    """What is in a queue that is not acknowledged. `by_topic` holds records and bytes.
-
-    `in_hand` of them were read or claimed and not put back, `claimed` among these were never read. `is_counted` is
-    False while a start still counts.
-    """
-
-    records: int
-    bytes: int
-    by_topic: dict[str, tuple[int, int]]
-    oldest_ms: int | None
-    in_hand: int
-    claimed: int
-    segments: int
-    disk_bytes: int
-    is_counted: bool
-    refusing_since: float | None
-    damages: Damages
-    foreign: tuple[str, ...]
 
 
 class SpoolQueue:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from postroom.libs.event import Record
 from postroom.libs.exceptions import PostroomError, SpoolError
@@ -20,11 +20,20 @@ from postroom.testing.manual_clock import ManualClock
 from postroom.testing.model_file_system import ModelFileSystem
 
 if TYPE_CHECKING:
+    from postroom.streaming.spool.group_commit import Place, Ticket
     from postroom.streaming.spool.queue_reader import SpooledRecord
 
 ROOT = "/spool"
 _salts = itertools.count(1)
 _KEYS = (b"a", b"b", b"c", None)
+
+
+class _InHand(NamedTuple):
+    """A record that somebody has; `was_sent` says that an earlier try may have sent it."""
+
+    name: str
+    place: SpooledRecord | Place
+    was_sent: bool
 
 
 class BrokenPromiseError(AssertionError):
@@ -49,7 +58,7 @@ class PowerCutLife:
         self._damaged: dict[str, bytes] = {}
         self._unflushed: set[str] = set()
         self._flushed: set[str] = set()
-        self._in_hand: list[SpooledRecord] = []
+        self._in_hand: list[_InHand] = []
         self._use(ModelFileSystem())
 
     def run(self, steps: int) -> None:
@@ -57,38 +66,62 @@ class PowerCutLife:
         for _ in range(steps):
             step = self._random.choices(
                 [
-                    *(self._append, self._read, self._acknowledge, self._tend),
+                    *(self._append, self._claim, self._read, self._acknowledge, self._tend),
+                    *(self._put_back, self._rewind),
                     *(self._restart, self._cut, self._fill, self._break, self._break_cursor, self._damage),
                 ],
-                weights=[24, 20, 30, 12, 3, 3, 5, 4, 2, 3],
+                weights=[16, 12, 20, 32, 12, 8, 6, 3, 3, 5, 4, 2, 3],
             )[0]
             step()
         self.sync_places |= self._disk.sync_places
 
     # -- steps
 
+    def _record(self, kind: Kind) -> Record:
+        number = len(self._records)
+        value = self._random.choice([None, b"", bytes(20), b"\xff" * 30, b"value %d" % number])
+        record = Record(
+            "topic",
+            self._random.choice(_KEYS),
+            value,
+            (("h", b"%d" % number),),
+            f"id{number}",
+            number,
+            1 + number % 3,
+        )
+        self._records[record.event_id] = (number, kind, record)
+        return record
+
+    def _kind(self) -> Kind:
+        return Kind.RECORD if self._random.random() < 0.8 else Kind.DEAD_LETTER
+
     def _append(self) -> None:
-        kind = Kind.RECORD if self._random.random() < 0.8 else Kind.DEAD_LETTER
-        records = []
-        for _ in range(self._random.randint(1, 4)):
-            number = len(self._records)
-            value = self._random.choice([None, b"", bytes(20), b"\xff" * 30, b"value %d" % number])
-            record = Record(
-                "topic",
-                self._random.choice(_KEYS),
-                value,
-                (("h", b"%d" % number),),
-                f"id{number}",
-                number,
-                1 + number % 3,
-            )
-            self._records[record.event_id] = (number, kind, record)
-            records.append(record)
+        kind = self._kind()
+        records = [self._record(kind) for _ in range(self._random.randint(1, 4))]
         for record, ticket in zip(records, self._spool.append_many(records, kind=kind), strict=True):
-            if ticket.error is None:
-                self._accepted[record.event_id] = None
-            elif not (isinstance(ticket.error, SpoolError) and ticket.error.may_resurface):
-                self._refused.add(record.event_id)
+            self._note_answer(record.event_id, ticket.error)
+
+    def _claim(self) -> None:
+        kind = self._kind()
+        for _ in range(self._random.randint(1, 3)):
+            record = self._record(kind)
+
+            def stored(ticket: Ticket, name: str = record.event_id) -> None:
+                self._note_answer(name, ticket.error)
+                if ticket.is_claimed:  # from now on it may be on its way
+                    self._handed_out.add(name)
+                    self._in_hand.append(_InHand(name, ticket.place, was_sent=False))
+
+            try:
+                self._spool.append(record, kind=kind, claim=True, on_stored=stored)
+            except SpoolError as exc:
+                self._note_answer(record.event_id, exc)
+
+    def _note_answer(self, name: str, error: PostroomError | None) -> None:
+        if error is None:
+            self._accepted[name] = None
+        elif not (isinstance(error, SpoolError) and error.may_resurface):
+            self._refused.add(name)
 
     def _read(self) -> None:
         kind = self._random.choice(list(Kind))
@@ -97,15 +130,27 @@ class PowerCutLife:
         except PostroomError:
             return
         self._handed_out |= {waiting.record.event_id for waiting in found}
-        self._in_hand += found
+        self._in_hand += [_InHand(one.record.event_id, one, was_sent=one.sent_before) for one in found]
 
     def _acknowledge(self) -> None:
         for _ in range(self._random.randint(1, 5)):
             if self._in_hand:
-                waiting = self._in_hand.pop(self._random.randrange(min(3, len(self._in_hand))))
-                self._acknowledged.add(waiting.record.event_id)
-                self._unflushed.add(waiting.record.event_id)
-                assert self._spool.ack(waiting)
+                one = self._in_hand.pop(self._random.randrange(min(3, len(self._in_hand))))
+                self._acknowledged.add(one.name)
+                self._unflushed.add(one.name)
+                assert self._spool.ack(one.place)
+
+    def _put_back(self) -> None:
+        """Give back some of what is in hand; what was never sent may come without a mark from now on."""
+        some = [one for one in self._in_hand if self._random.random() < 0.5]
+        sent = self._random.random() < 0.5
+        assert self._spool.put_back([one.place for one in some], sent=sent) == len(some)
+        self._in_hand = [one for one in self._in_hand if one not in some]
+        if not sent:
+            self._handed_out -= {one.name for one in some if not one.was_sent}
+
+    def _rewind(self) -> None:
+        self._spool.rewind(self._random.choice(list(Kind)))
 
     def _tend(self) -> None:
         self._clock.advance(10)
@@ -132,6 +177,7 @@ class PowerCutLife:
         self._append()
         if self._random.random() < 0.3:  # draining goes on
             self._read()
+            self._claim()
             self._acknowledge()
             self._tend()
         self._heal()
@@ -143,6 +189,7 @@ class PowerCutLife:
             OSError(errno.EIO, "broken") if operation == broken and "LOCK" not in path else None
         )
         self._append()
+        self._claim()
         self._heal()
 
     def _break_cursor(self) -> None:
@@ -160,6 +207,7 @@ class PowerCutLife:
         self._disk.fault = lambda operation, path: (
             next(failures, None) if operation in {"write", "sync"} and "/cursor" in path else None
         )
+        self._claim()
         self._acknowledge()
         self._spool.tend()
         self._disk.fault = None
@@ -170,7 +218,7 @@ class PowerCutLife:
         self._heal()
         self._spool.stop()
         self._flushed |= self._unflushed
-        frames = [(path, frame) for path in self._disk.paths("/spool/0001") for frame in _frames(self._disk, path)]
+        frames = [(path, frame) for path in self._disk.paths("/spool/0001") for frame in frames_of(self._disk, path)]
         if frames:
             path, frame = self._random.choice(frames)
             content = bytearray(self._disk.content(path))
@@ -240,7 +288,8 @@ class PowerCutLife:
         return number
 
 
-def _frames(disk: ModelFileSystem, path: str) -> list[Frame]:
+def frames_of(disk: ModelFileSystem, path: str) -> list[Frame]:
+    """The whole frames in a segment's file; none in any other."""
     header = parse_segment_header(disk.content(path)[:128])
     if header is None or not path.endswith(".seg"):
         return []

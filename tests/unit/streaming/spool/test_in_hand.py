@@ -10,7 +10,8 @@ import pytest
 from postroom.libs.exceptions import SpoolUnavailableError
 from postroom.streaming.spool.group_commit import Place
 from postroom.streaming.spool.record_format import Kind
-from postroom.streaming.spool.spool import FoundRecords, Spool
+from postroom.streaming.spool.spool import Spool
+from postroom.streaming.spool.status import FoundRecords
 from postroom.testing.manual_clock import ManualClock
 from postroom.testing.model_file_system import ModelFileSystem
 from tests.unit.streaming.spool.spools import abandon, drained, ids, quiet, record, until

@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from postroom.streaming.spool.queue_reader import QueueReader
+from postroom.streaming.spool.queue_writer import QueueWriter
 from tests.unit.streaming.spool.power_cut import BrokenPromiseError, PowerCutLife
 
 # About 0.6 ms of CPU each. `POSTROOM_CRASH_STATES=1000000` for the long run.
@@ -41,10 +43,22 @@ def test_taking_out_any_one_sync_call_breaks_a_promise() -> None:
     assert not unnoticed, f"these syncs could be left out, or the model is blind: {unnoticed}"
 
 
-def _is_noticed(place: str) -> bool:
+@pytest.mark.timeout(600)
+def test_a_claim_told_before_the_mark_is_on_the_disk_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(QueueWriter, "_is_noted", lambda _self, _claims: True)
+    assert _is_noticed()
+
+
+@pytest.mark.timeout(600)
+def test_reading_before_the_mark_is_on_the_disk_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(QueueReader, "_note_handed_out", lambda _self, _found: None)
+    assert _is_noticed()
+
+
+def _is_noticed(*deaf_to: str) -> bool:
     for seed in range(20, 60):
         try:
-            PowerCutLife(seed, deaf_to=frozenset({place}), states_each=12).run(STEPS)
+            PowerCutLife(seed, deaf_to=frozenset(deaf_to), states_each=12).run(STEPS)
         except BrokenPromiseError:
             return True
     return False
