@@ -239,7 +239,7 @@ class SpoolSettings(Section):
 class DeliverySettings(Section):
     """How long records may stay unacknowledged, and how long closing may take."""
 
-    hand_over_after_s: Annotated[float, Field(ge=12, le=86_400)] | None = None
+    hand_over_after_s: Annotated[float | None, Field(ge=12, le=86_400)] = None
     on_exhausted: Literal["spool", "dead_letter"] = "spool"
     close_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 20
 
