@@ -3,8 +3,9 @@
     python -m tests.chaos.worker --folder DIR --run 0 --broker HOST:PORT --registry URL --topic T --spool DIR
 
 An application like any other: it uses the public interface of the product only. Each run begins its keys' numbers
-above those of the runs before. SIGTERM ends it in good order: no more events, the service closed, every answer
-waited for and written down. See `journals` and `progress` for what it leaves behind.
+above those of the runs before. SIGUSR1 lets it rest: it hands in nothing more and stays. SIGTERM ends it in good
+order: no more events, the service closed, every answer waited for and written down; so does the end of the process
+that started it. See `journals` and `progress` for what it leaves behind.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import random
 import signal
 import sys
@@ -55,13 +57,16 @@ class Worker:
         self.handed = LineFile(handed_path(folder, self.run))
         self.told = LineFile(told_path(folder, self.run))
         self.progress = Progress(folder / f"progress-{self.run:04d}.bin", create=True)
+        self.resting = threading.Event()
         self.ending = threading.Event()
         self.defect: BaseException | None = None
         self._counting = threading.Lock()
 
     def work(self) -> int:
         """Hand in events until the end is asked for; return the exit code."""
-        signal.signal(signal.SIGTERM, lambda *_: self.ending.set())
+        signal.signal(signal.SIGUSR1, lambda *_: self.resting.set())
+        signal.signal(signal.SIGTERM, lambda *_: self._end())
+        parent = os.getppid()
         with ProducerService.from_config(None, overrides=settings(self.asked)) as post:
             threads = [
                 threading.Thread(target=self._hand_in, args=(post, number), name=f"hands-in-{number}")
@@ -71,7 +76,9 @@ class Worker:
                 thread.start()
             self.progress.add("started")
             while not self.ending.wait(_REPORT_EVERY_S):
-                self._report("working")
+                self._report("resting" if self.resting.is_set() else "working")
+                if os.getppid() != parent:  # nobody is left who could end it
+                    self._end()
             self._report("ending")
             for thread in threads:
                 thread.join()
@@ -79,8 +86,12 @@ class Worker:
         if self.defect is not None:
             raise self.defect
         self.handed.write(end_line(self.run))
-        self._report("ended")
+        self._report("ended", books=repr(post.ledger.total()), unaccounted=post.ledger.total().unaccounted)
         return 0
+
+    def _end(self) -> None:
+        self.resting.set()
+        self.ending.set()
 
     def _wait_for_answers(self) -> None:
         """The product runs callbacks on a thread of its own; what has not come by the deadline never comes."""
@@ -88,8 +99,9 @@ class Worker:
         while self.progress.open and self.defect is None and time.monotonic() < deadline:
             time.sleep(0.01)
 
-    def _report(self, state: str) -> None:
-        print(json.dumps({"state": state, "open": self.progress.open, **self.progress.values()}), flush=True)  # noqa: T201 - a program
+    def _report(self, state: str, **more: object) -> None:
+        line = {"state": state, "open": self.progress.open, **self.progress.values(), **more}
+        print(json.dumps(line), flush=True)  # noqa: T201 - a program
 
     # -- handing in
 
@@ -98,7 +110,7 @@ class Worker:
             self._bursts(post, thread)
         except BaseException as exc:  # noqa: BLE001 - a journal that cannot be written ends the run, and says so
             self.defect = exc
-            self.ending.set()
+            self._end()
 
     def _bursts(self, post: ProducerService, thread: int) -> None:
         asked = self.asked
@@ -108,7 +120,7 @@ class Worker:
         burst = max(1, asked.burst // asked.threads)
         every_s = burst * asked.threads / asked.rate
         due, count = time.monotonic(), 0
-        while not self.ending.is_set():
+        while not self.resting.is_set():
             for _ in range(burst):
                 hot = chance.random() < _HOT_SHARE
                 key = keys[chance.randrange(min(_HOT_KEYS, len(keys)) if hot else len(keys))]
@@ -118,11 +130,11 @@ class Worker:
                 self._hand_in_one(
                     post, Handed(f"{self.run}.{thread}.{count}", f"key-{key}", numbers[key], self.run, is_bad)
                 )
-                if self.ending.is_set():
+                if self.resting.is_set():
                     return
             # Who was held up does not make up for it: the rate is a ceiling, and bursts stay apart.
             due = max(due + every_s, time.monotonic() - every_s)
-            self.ending.wait(max(0.0, due - time.monotonic()))
+            self.resting.wait(max(0.0, due - time.monotonic()))
 
     def _hand_in_one(self, post: ProducerService, event: Handed) -> None:
         self.handed.write(handed_line(event))
@@ -149,7 +161,7 @@ class Worker:
             self._note(answer_of(receipt, self.run))
         except BaseException as exc:  # noqa: BLE001 - see above
             self.defect = exc
-            self.ending.set()
+            self._end()
 
     def _note(self, answer: Told) -> None:
         self.told.write(told_line(answer))
