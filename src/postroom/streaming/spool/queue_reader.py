@@ -125,7 +125,7 @@ class QueueReader:
             if segment is None or self._scan is None:
                 return None
             with self._place.lock:
-                end, is_closed = segment.frames_end, segment.is_closed
+                end, is_closed = segment.frames_end - segment.held_back, segment.is_closed and not segment.held_back
             found = self._scan.next(end)
             if isinstance(found, Damage):
                 self._store.damage.found(segment, found, self._hand)

@@ -68,7 +68,11 @@ class QueueWriter:
                     return False
                 batch = self.waiting.take()
             error = self._commit(batch)
+            segment = None if self._writer is None else self._writer.segment
         batch.complete(error)
+        if error is None and segment is not None:
+            with self._place.lock:
+                segment.held_back -= batch.size
         return True
 
     def try_again(self) -> None:
@@ -176,6 +180,7 @@ class QueueWriter:
             segment.oldest_ms = summary.oldest_ms
             segment.waiting += len(batch.frames)
             segment.frames_end += batch.size
+            segment.held_back += batch.size
             segment.size = segment.frames_end
             if batch.frames:
                 segment.next_sequence = batch.frames[-1].sequence + 1

@@ -35,7 +35,8 @@ def segment_id_of(name: str) -> int | None:
 class Segment:
     """What is known about one segment. Its queue's lock guards everything that changes.
 
-    `frames_end` is up to where frames may be read: the synced end. `waiting` counts frames neither acknowledged nor
+    `frames_end` is the synced end. The last `held_back` bytes before it may not be read yet: who stored them is still
+    being told, and may give back a claim that comes before the others. `waiting` counts frames neither acknowledged nor
     lost, `in_hand` those of them that somebody has; `topics` holds frames and bytes of those by topic. `is_known`
     turns true when all are counted, `is_closed` when no frame will be added, `is_gone` when somebody has removed its
     file. `damaged` holds where unreadable ranges begin and how long they are, `unsaved` those of them that have no
@@ -49,6 +50,7 @@ class Segment:
         "damaged",
         "frames_end",
         "header",
+        "held_back",
         "in_hand",
         "is_closed",
         "is_gone",
@@ -69,6 +71,7 @@ class Segment:
         self.path = path
         self.size = size
         self.frames_end = FRAMES_BEGIN
+        self.held_back = 0
         self.next_sequence = header.first_sequence
         self.waiting = 0
         self.in_hand = 0
