@@ -157,6 +157,8 @@ class Dispatcher:
         try:
             if ticket.error is not None:
                 self._not_stored(item, ticket.error)
+            elif item.receipt.done():
+                self._count_again(item, ticket)
             elif ticket.is_claimed:
                 item.ticket, item.is_ahead = ticket, True
                 self._settlement.written_ahead(item)
@@ -168,11 +170,22 @@ class Dispatcher:
         except Exception as exc:  # noqa: BLE001 - a defect of ours must not leave the event open
             self._defect(item, "store", exc, may_be_in_kafka=True)
 
+    def _count_again(self, item: Item, ticket: Ticket) -> None:
+        """Count a stored record whose caller was interrupted while it was handed over, and told that it may be sent."""
+        item.book.carry_over(1)
+        if ticket.is_claimed and self._spool is not None and item.path is not None:
+            with self._lock:
+                item.path.signal(Signal.FOUND, self._clock.monotonic())
+                self._spool.put_back([ticket.place], sent=False)
+                self.ask_rewind(item.path.kind)
+
     def _not_stored(self, item: Item, error: PostroomError) -> None:
         """Answer for a record that arrived new, or as a dead letter, and that the spool did not keep."""
         if item.is_ahead:  # its dead letter found no room, but the record itself lies in the spool
             with self._lock:
                 self._give_back(item, sent=True)
+        elif item.receipt.done():
+            return  # its caller was interrupted, and told that it may be sent
         elif isinstance(error, SpoolError) and error.may_resurface:
             self._fail(item, FailedReason.SPOOL_UNAVAILABLE, error, may_be_in_kafka=True)
         else:
@@ -254,7 +267,8 @@ class Dispatcher:
     def _take_back(self, item: Item, path: Path, report: Report) -> None:
         with self._lock:
             self.trouble(path, report)
-            if item.is_ahead and not item.dead_letter_reason and not self._buries_exhausted:
+            lies_there = item.is_ahead and item.ticket is not None and item.ticket.place.kind is path.kind
+            if lies_there and not (self._buries_exhausted and path.kind is Kind.RECORD):
                 self._give_back(item, sent=report.decision.may_be_in_kafka)
             else:
                 path.held.append((item, report))
@@ -375,8 +389,8 @@ class Dispatcher:
         assert self._spool is not None
         if report.decision.may_be_in_kafka:
             item.attempt += 1
-            if item.record is not None and not item.dead_letter_reason:
-                item.record = marked(item.record, item.attempt)
+            assert item.record is not None
+            item.record = marked(item.record, item.record.attempt + 1)
         if self._buries_exhausted:
             self._settlement.exhaust(item)
         record, kind = item.record, Kind.DEAD_LETTER if item.dead_letter_reason else Kind.RECORD

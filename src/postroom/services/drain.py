@@ -209,9 +209,7 @@ class Drain:
             if self._wants_rewind:  # something older was put back meanwhile: it comes first
                 self._spool.put_back(found, sent=False)
                 return []
-            if not found and any(
-                path.is_put_back and path.state is State.DRAINING for path in self._dispatcher.paths(self._kind)
-            ):
+            if not found and any(map(_is_behind, self._dispatcher.paths(self._kind))):
                 self._rewind()
         return found
 
@@ -321,3 +319,9 @@ class Drain:
             self._spool.put_back([waiting], sent=decision.may_be_in_kafka)
             path.is_put_back = True
             self.ask_rewind()
+
+
+def _is_behind(path: Path) -> bool:
+    """True for a topic whose oldest record was put back: the reading has to begin again to find it."""
+    may = path.state is State.DRAINING or path.state is State.SPOOLING
+    return may and path.is_put_back and path.probe is None and not (path.state is State.SPOOLING and path.drain_out)
