@@ -40,7 +40,7 @@ class Breaches:
     lost: int = 0  # accepted, and now nowhere
     only_in_quarantine: int = 0  # accepted, and found only among what the spool could not read
     duplicates_unmarked: int = 0  # repeats without `x-attempt` above 1
-    duplicates_of_the_library: int = 0  # of the same kind, but a block that directly follows its original
+    duplicates_of_the_library: int = 0  # the same, but of events that were never spooled, in a block behind itself
     duplicates_left: int = 0  # one event under two ids: there even after removing repeats by event_id
     repeats_waiting_unmarked: int = 0  # in Kafka, and in the spool as if it had never been sent
     reordered: int = 0  # first occurrences behind one of their key with a higher number, within one run
@@ -280,13 +280,20 @@ def _repeats(world: _World, verdict: Verdict) -> None:
             verdict.facts.duplicates_marked += max(0, len(copies) - originals - bad)
             verdict.facts.repeat_before_original += bool(unmarked) and copies[0].entry.attempt > 1
             for copy in unmarked[len(unmarked) - bad :]:
-                is_library = (copy.log, copy.entry.partition, copy.entry.offset) in by_library
+                is_block = (copy.log, copy.entry.partition, copy.entry.offset) in by_library
+                is_library = is_block and _went_straight(world, event_id)
                 kind = "duplicates_of_the_library" if is_library else "duplicates_unmarked"
                 verdict.note(kind, f"{_say(world, event_id)} again in {_where(world, copy)}")
     for stored in world.spool.waiting:
         in_topic = any(world.logs[place.log].topic == stored.topic for place in world.places.get(stored.event_id, ()))
         if in_topic and stored.attempts <= 1 and not stored.was_handed_out:
             verdict.note("repeats_waiting_unmarked", _say(world, stored.event_id))
+
+
+def _went_straight(world: _World, event_id: str) -> bool:
+    """Whether the product sent the event once, as far as it said: acknowledged at once, by a worker that lived on."""
+    lived = all(event.run not in world.journals.killed for event in world.handed[event_id])
+    return lived and bool(world.kinds(event_id) & {words.DELIVERED, words.DEAD_LETTERED})
 
 
 def _library_repeats(world: _World) -> set[tuple[int, int, int]]:

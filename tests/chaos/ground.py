@@ -30,6 +30,7 @@ KILL_TRIES = 4
 _RECOVER_S = 120.0
 _DRAIN_S = 180.0
 _DEAD_LETTERS = ".dlq"
+_LAST_WORDS = "Request Handler on Controller"
 
 Evidence: TypeAlias = dict[str, Any]
 Doing: TypeAlias = Callable[["Site", Fault, Evidence], AbstractContextManager[None]]
@@ -231,7 +232,8 @@ def _gone(site: Site, brokers: Sequence[Broker], found: Evidence, *, clean: bool
     for broker in brokers:
         broker.stop()  # waits for the clean ones, at most 15 seconds, then kills
     if clean:
-        found["clean"] = all(broker.said("shut down completed") for broker in brokers)
+        # Who had to be killed after all has said the first and not the second.
+        found["clean"] = all(broker.said("due to signal SIGTERM") and broker.said(_LAST_WORDS) for broker in brokers)
     found["gone"] = {name: not is_alive(pid) for name, pid in pids.items()}
     try:
         yield

@@ -258,6 +258,17 @@ class TestPlanted:
             history.entries.append(entry._replace(offset=len(history.entries)))
         assert breaches(history) == {"duplicates_of_the_library": 3}
 
+    def test_a_request_that_went_twice_by_way_of_the_spool_is_ours(self, history: History) -> None:
+        for entry in history.entries[-3:]:
+            history.entries.append(entry._replace(offset=len(history.entries)))
+        history.journals.told = [
+            answer._replace(kind=words.SPOOLED) if answer.event_id.startswith("id-2") else answer
+            for answer in history.journals.told
+        ]
+        assert breaches(history) == {"duplicates_of_the_library": 2, "duplicates_unmarked": 1}
+        history.journals.killed, history.journals.ended = {0}, set()
+        assert breaches(history) == {"duplicates_unmarked": 3}
+
     def test_a_block_that_does_not_follow_itself_is_not_the_client_library_s(self, history: History) -> None:
         for entry in history.entries[-4:-1]:
             history.entries.append(entry._replace(offset=len(history.entries)))
