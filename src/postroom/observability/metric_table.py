@@ -47,6 +47,9 @@ _DEAD_LETTER_REASON = Label("reason", "a `DeadLetterReason`, or the code that th
 _REFUSED_REASON = Label("reason", "a `RefusedReason`", frozenset(RefusedReason))
 _FAILED_REASON = Label("reason", "a `FailedReason`", frozenset(FailedReason))
 _ERROR_CODE = Label("code", "name of the client library's error, or the stable code of a postroom error")
+_QUEUE = Label("queue", "queue of the spool", frozenset({"records", "dead_letters"}))
+_CLUSTER_TOPIC = Label("topic", "name of the topic on the cluster")
+_PATH_STATE = Label("state", "state of the path", frozenset({"direct", "handing_over", "spooling", "draining"}))
 
 RECEIVED = Metric("postroom_events_received_total", Kind.COUNTER, "events", "Events handed in.", (_TOPIC,))
 ACCEPTED = Metric("postroom_events_accepted_total", Kind.COUNTER, "events", "Events that became safe.", (_TOPIC,))
@@ -96,6 +99,20 @@ UNACCOUNTED = Metric(
     "What is missing in the books: 0, or something is wrong.",
     (_TOPIC,),
 )
+TAKEN_OVER = Metric(
+    "postroom_events_taken_over_total",
+    Kind.COUNTER,
+    "events",
+    "Events that an earlier process left in the spool; they count as received and accepted here too.",
+    (_TOPIC,),
+)
+DRAINED = Metric(
+    "postroom_events_drained_total",
+    Kind.COUNTER,
+    "events",
+    "Events that left the spool: delivered, or an acknowledged dead letter.",
+    (_TOPIC,),
+)
 LATENCY = Metric(
     "postroom_event_latency_seconds",
     Kind.HISTOGRAM,
@@ -134,6 +151,67 @@ CLIENT_QUEUE_MESSAGES = Metric(
 CLIENT_QUEUE_BYTES = Metric(
     "postroom_client_queue_bytes", Kind.GAUGE, "bytes", "Size of the records in the client library's queue."
 )
+SPOOL_RECORDS = Metric(
+    "postroom_spool_records", Kind.GAUGE, "records", "Records in the spool that are not acknowledged.", (_QUEUE,)
+)
+SPOOL_BYTES = Metric("postroom_spool_bytes", Kind.GAUGE, "bytes", "Size of the spool's files.")
+SPOOL_LIMIT_BYTES = Metric(
+    "postroom_spool_limit_bytes",
+    Kind.GAUGE,
+    "bytes",
+    "What the spool may hold now: `spool.max_bytes`, its share of the disk, or what is free.",
+)
+SPOOL_OLDEST_AGE = Metric(
+    "postroom_spool_oldest_age_seconds",
+    Kind.GAUGE,
+    "seconds",
+    "Age of the oldest record in the spool; 0 when it is empty.",
+    (_QUEUE,),
+)
+SPOOL_FULL = Metric("postroom_spool_full", Kind.GAUGE, "1 or 0", "1 while the spool has reached its limit.")
+SPOOL_REFUSES = Metric(
+    "postroom_spool_refuses", Kind.GAUGE, "1 or 0", "1 while the spool's disk takes nothing, by its last answer."
+)
+SPOOL_QUARANTINED = Metric(
+    "postroom_spool_quarantined",
+    Kind.GAUGE,
+    "files",
+    "Files that hold what could not be read in the spool; kept for people.",
+)
+SPOOL_REJECTED = Metric(
+    "postroom_spool_rejected_dead_letters",
+    Kind.GAUGE,
+    "records",
+    "Dead letters that the broker refused: they stay in the spool, and the next start tries them again.",
+)
+PATH_STATE = Metric(
+    "postroom_path_state",
+    Kind.GAUGE,
+    "1",
+    "1 for the state in which the path to a topic is now.",
+    (_CLUSTER_TOPIC, _PATH_STATE),
+)
+PATH_PROBLEM = Metric(
+    "postroom_path_problem",
+    Kind.GAUGE,
+    "1",
+    "1 with the reason why Kafka did not take the last record for a topic; gone when it takes them.",
+    (_CLUSTER_TOPIC, _FAILED_REASON),
+)
+HAND_OVERS = Metric(
+    "postroom_hand_overs_total",
+    Kind.COUNTER,
+    "times",
+    "Times that the path to a topic was closed and its records were handed over to the spool.",
+    (_CLUSTER_TOPIC,),
+)
+REPEATS = Metric(
+    "postroom_repeats_total",
+    Kind.COUNTER,
+    "records",
+    "Records of the spool sent although a copy may be in Kafka: marked with `x-attempt` above 1.",
+    (_QUEUE,),
+)
 SOURCE_ERRORS = Metric(
     "postroom_metrics_source_errors_total",
     Kind.COUNTER,
@@ -149,8 +227,10 @@ REJECTED = Metric(
 
 METRIC_TABLE: tuple[Metric, ...] = (
     RECEIVED, ACCEPTED, DELIVERED, DEAD_LETTERED, REFUSED, FAILED, SPOOLED, PENDING, IN_FLIGHT, UNACCOUNTED,
-    LATENCY, RETRIES, CONNECTION_FAILURES, PUBLISH_ERRORS, RATE_LIMIT_WAITS, RATE_LIMIT_WAIT_SECONDS,
-    CLIENT_QUEUE_MESSAGES, CLIENT_QUEUE_BYTES, SOURCE_ERRORS, REJECTED,
+    TAKEN_OVER, DRAINED, LATENCY, RETRIES, CONNECTION_FAILURES, PUBLISH_ERRORS, RATE_LIMIT_WAITS,
+    RATE_LIMIT_WAIT_SECONDS, CLIENT_QUEUE_MESSAGES, CLIENT_QUEUE_BYTES, SPOOL_RECORDS, SPOOL_BYTES, SPOOL_LIMIT_BYTES,
+    SPOOL_OLDEST_AGE, SPOOL_FULL, SPOOL_REFUSES, SPOOL_QUARANTINED, SPOOL_REJECTED, PATH_STATE, PATH_PROBLEM,
+    HAND_OVERS, REPEATS, SOURCE_ERRORS, REJECTED,
 )  # fmt: skip
 """All of them, in the order of the reference page."""
 
@@ -190,8 +270,8 @@ _PAGE = """\
 <!-- Made by postroom.observability.metric_table.reference_page(); a test fails when it is old. -->
 
 postroom counts in plain integers and shows them when somebody asks: `postroom run --metrics-port 9464` serves them to
-Prometheus at `/metrics` beside `/livez` and `/readyz`; in a program, `postroom.observability.metrics.get_summary()`
-gives the most important ones as a dictionary.
+Prometheus at `/metrics` beside `/livez`, `/readyz` and `/status`; in a program,
+`postroom.observability.metrics.get_summary()` gives the most important ones as a dictionary.
 
 | name | kind | unit | labels | meaning |
 |---|---|---|---|---|
@@ -216,6 +296,11 @@ start):
 
 What is missing is `postroom_events_unaccounted`. It is 0; alert on anything else.
 
+With a spool the books begin with what an earlier process left there: `postroom_events_taken_over_total` of the received
+and accepted events were received and accepted before, so what callers handed in here is
+`postroom_events_received_total - postroom_events_taken_over_total`. `postroom_events_drained_total` counts how many
+delivered and dead-lettered events came out of the spool.
+
 ## Latency
 
 `postroom_event_latency_seconds` is kept in buckets that are 8 to 11 % apart, from 10 us to 1,000 s. The percentiles of
@@ -238,4 +323,14 @@ The 95th percentile of the latency:
     histogram_quantile(0.95, sum by (le) (rate(postroom_event_latency_seconds_bucket[5m])))
 
 The books do not balance: `postroom_events_unaccounted != 0`
+
+Topics that Kafka does not take records for, and why: `postroom_path_state{{state!="direct"}}`, `postroom_path_problem`
+
+How full the spool is, and when it will be at the present rate:
+
+    postroom_spool_bytes / postroom_spool_limit_bytes
+    (postroom_spool_limit_bytes - postroom_spool_bytes) / deriv(postroom_spool_bytes[10m])
+
+How fast it drains: `sum(rate(postroom_events_drained_total[1m]))`; what waits longest:
+`max(postroom_spool_oldest_age_seconds)`
 """

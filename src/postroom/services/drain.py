@@ -55,7 +55,10 @@ class _Sent:
 
 
 class Drain:
-    """Drains one kind of queue, from `start()` to `stop()`. `window` bounds how many records are on their way."""
+    """Drains one kind of queue, from `start()` to `stop()`. `window` bounds how many records are on their way.
+
+    `repeats` counts the records that were sent marked, `rejected` the dead letters that the broker refused.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,8 @@ class Drain:
         self._clock = clock
         self._window = window
         self._out = 0
+        self.repeats = 0
+        self.rejected = 0
         self._wants_rewind = False
         self._was_connected = False
         self._random = random.Random()  # noqa: S311 - spreads waits, keeps no secret
@@ -240,6 +245,7 @@ class Drain:
             record = marked(record, record.attempt + 1)
         path.drain_out += 1
         self._out += 1
+        self.repeats += record.attempt > 1
         try:
             self._publisher.publish(record, _Sent(self, path, waiting).report)
         except BaseException as exc:
@@ -286,6 +292,7 @@ class Drain:
     def _rejected(self, path: Path, waiting: SpooledRecord, reason: DeadLetterReason) -> None:
         """The broker refuses the record for its own sake: the others go on without it."""
         if self._kind is Kind.DEAD_LETTER:  # it stays in hand, and so on the disk, until a start tries it again
+            self.rejected += 1
             self._log.error(
                 "dead_letter_rejected", operation="drain", event_id=waiting.record.event_id, topic=path.topic
             )

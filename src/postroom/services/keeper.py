@@ -34,14 +34,24 @@ def is_away(condition: Condition) -> bool:
 
 
 class Keeper:
-    """A thread that looks ten times a second, and whenever it is woken. For services with a spool."""
+    """A thread that looks ten times a second, and whenever it is woken. For services with a spool.
+
+    `read_books` is called at each look: whoever reads the books notices when they stop balancing.
+    """
 
     def __init__(
-        self, *, publisher: Publisher, dispatcher: Dispatcher, take_over: Callable[[], object], clock: Clock
+        self,
+        *,
+        publisher: Publisher,
+        dispatcher: Dispatcher,
+        take_over: Callable[[], object],
+        read_books: Callable[[], object],
+        clock: Clock,
     ) -> None:
         self._publisher = publisher
         self._dispatcher = dispatcher
         self._take_over = take_over
+        self._read_books = read_books
         self._clock = clock
         self._next_take_over = clock.monotonic() + TAKE_OVER_EVERY_S
         self._wake = threading.Event()
@@ -79,6 +89,7 @@ class Keeper:
             pause_s = _TICK_S
             try:
                 self.tick()
+                self._read_books()
                 if self._clock.monotonic() >= self._next_take_over:
                     self._next_take_over = self._clock.monotonic() + TAKE_OVER_EVERY_S
                     self._take_over()

@@ -7,10 +7,12 @@ Each number is counted where its event happens: `received` at the entry, `delive
 broker's report arrives, `spooled` where the disk has answered and again where the drain's report arrives, `accepted`,
 `refused` and `failed` where the receipt leaves the table of open receipts, whose length is `pending`. `in_flight` is
 the length of the table of events that were written ahead and are with the client library now. No number is derived
-from the others, so the two equations can fail, and `unaccounted` says by how many events: 0, or something is wrong. They are
-judged for each topic, so that a surplus in one cannot hide a loss in another.
+from the others, so the two equations can fail, and `unaccounted` says by how many events: 0, or something is wrong.
+They are judged for each topic, so that a surplus in one cannot hide a loss in another.
 
 With a spool the books of a process begin with what it finds there: received, accepted and spooled by an earlier one.
+`taken_over` says how many these were, `drained` how many events have left the spool for Kafka; neither is part of an
+equation. Whoever reads the books watches them: when they stop balancing, and when they balance again, a line says so.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from postroom.observability.books_watch import BooksWatch
 from postroom.observability.histogram import Histogram
 from postroom.observability.metric_table import (
     ACCEPTED,
     DEAD_LETTERED,
     DELIVERED,
+    DRAINED,
     FAILED,
     IN_FLIGHT,
     LATENCY,
@@ -34,6 +38,7 @@ from postroom.observability.metric_table import (
     RECEIVED,
     REFUSED,
     SPOOLED,
+    TAKEN_OVER,
     UNACCOUNTED,
 )
 from postroom.observability.metrics import Reading
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
     """The books at one instant. All numbers are events since the start of the process.
 
+    `taken_over` of the received ones were accepted by an earlier process, `drained` came out of the spool into Kafka.
     `unaccounted`: by how many events the books are off, 0 when both equations hold. One event that is lost can be
     missing in both of them and counts once.
     """
@@ -61,6 +67,8 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     spooled: int = 0
     in_flight: int = 0
     unaccounted: int = 0
+    taken_over: int = 0
+    drained: int = 0
 
     def __add__(self, other: Balance) -> Balance:
         return Balance(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
@@ -76,6 +84,7 @@ class Book:
         "dead_letter_reasons",
         "dead_lettered",
         "delivered",
+        "drained",
         "failed",
         "failed_reasons",
         "latency",
@@ -84,6 +93,7 @@ class Book:
         "refused",
         "refused_reasons",
         "spooled",
+        "taken_over",
         "topic",
     )
 
@@ -93,6 +103,7 @@ class Book:
         self.latency = latency
         self.received = self.accepted = self.refused = self.failed = 0
         self.delivered = self.dead_lettered = self.spooled = 0
+        self.taken_over = self.drained = 0
         self.open: set[Receipt] = set()
         self.ahead: set[Receipt] = set()
         self.refused_reasons: Counter[str] = Counter()
@@ -146,18 +157,21 @@ class Book:
             self.received += count
             self.accepted += count
             self.spooled += count
+            self.taken_over += count
 
     def drain(self) -> None:
         """Count the delivery report of a record that came from the spool."""
         with self._lock:
             self.spooled -= 1
             self.delivered += 1
+            self.drained += 1
 
     def drain_dead_letter(self, reason: str) -> None:
         """Count the acknowledged dead letter of an event that was in the spool."""
         with self._lock:
             self.spooled -= 1
             self.dead_lettered += 1
+            self.drained += 1
             self.dead_letter_reasons[reason] += 1
 
     def refuse(self, receipt: Receipt, reason: str) -> bool:
@@ -214,6 +228,8 @@ class Book:
             spooled=self.spooled,
             in_flight=len(self.ahead),
             unaccounted=max(abs(at_the_door), abs(inside)),
+            taken_over=self.taken_over,
+            drained=self.drained,
         )
 
 
@@ -224,6 +240,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._latency = Histogram()
         self._books: dict[str, Book] = {}
+        self._watch = BooksWatch()
 
     def book(self, topic: str) -> Book:
         """Return the account of `topic`, opened at the first call. "" is for events without a known contract."""
@@ -236,7 +253,14 @@ class Ledger:
     def by_topic(self) -> dict[str, Balance]:
         """Return the balance of each topic, all of one instant."""
         with self._lock:
-            return {topic: book._balance() for topic, book in self._books.items()}  # noqa: SLF001 - same module
+            balances, news = self._read()
+        self._watch.tell(news)
+        return balances
+
+    def _read(self) -> tuple[dict[str, Balance], list[tuple[str, int]]]:
+        """Return the balance of each topic and what is new about their balancing. The lock is held."""
+        balances = {topic: book._balance() for topic, book in self._books.items()}  # noqa: SLF001 - same module
+        return balances, self._watch.compare((topic, balance.unaccounted) for topic, balance in balances.items())
 
     def total(self) -> Balance:
         """Return the balance over all topics, of one instant."""
@@ -275,7 +299,7 @@ class Ledger:
         latency = Histogram()
         with self._lock:
             latency.add(self._latency)
-            balances = {topic: book._balance() for topic, book in self._books.items()}  # noqa: SLF001 - same module
+            balances, news = self._read()
             reasons = [
                 (row, topic, reason, count)
                 for topic, book in self._books.items()
@@ -286,6 +310,7 @@ class Ledger:
                 )
                 for reason, count in counts.items()
             ]
+        self._watch.tell(news)
         yield Reading(LATENCY, latency)
         for topic, balance in balances.items():
             label = (topic or NOT_KNOWN,)
@@ -296,6 +321,8 @@ class Ledger:
             yield Reading(PENDING, balance.pending, label)
             yield Reading(IN_FLIGHT, balance.in_flight, label)
             yield Reading(UNACCOUNTED, balance.unaccounted, label)
+            yield Reading(TAKEN_OVER, balance.taken_over, label)
+            yield Reading(DRAINED, balance.drained, label)
         for row, topic, reason, count in reasons:
             yield Reading(row, count, (topic or NOT_KNOWN, reason))
 

@@ -66,11 +66,13 @@ class Path:
 
     `out` holds the items that callers' records are with the client library for, `held` those that came back with the
     report that said so, `drain_out` is how many of the drain's are there. `since` is when the state began (seconds of
-    the monotonic clock); `problem` why Kafka did not take a record last, None when it takes them.
+    the monotonic clock), `hand_overs` how often the path was closed; `problem` why Kafka did not take a record last,
+    None when it takes them.
     """
 
     __slots__ = (
         "drain_out",
+        "hand_overs",
         "held",
         "is_put_back",
         "kind",
@@ -94,6 +96,7 @@ class Path:
         self.out: set[Item] = set()  # taken out by whoever brings a report, after the report is dealt with
         self.held: list[tuple[Item, Report]] = []
         self.drain_out = 0
+        self.hand_overs = 0
         # The drain's own notes.
         self.probe: SpooledRecord | None = None  # the oldest record of a topic whose later ones were put back
         self.is_put_back = False
@@ -112,6 +115,7 @@ class Path:
         if state is self.state:
             return False
         self.state, self.since = state, now
+        self.hand_overs += state is State.HANDING_OVER
         return True
 
     def failed(self, reason: FailedReason | DeadLetterReason | None, now: float, random: Random) -> None:

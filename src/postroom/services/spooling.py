@@ -29,7 +29,7 @@ _LARGEST_WINDOW = 10_000
 
 
 class Spooling:
-    """Inert until `start`. `spool` is what the dispatcher appends to."""
+    """Inert until `start`. `spool` is what the dispatcher appends to, `drains` what empties it (from `connect` on)."""
 
     def __init__(self, config: Config, *, clock: Clock, files: FileSystem | None) -> None:
         assert config.spool.dir is not None
@@ -44,7 +44,7 @@ class Spooling:
         self._dispatcher: Dispatcher | None = None
         self._order_lock: threading.RLock | None = None
         self._keeper: Keeper | None = None
-        self._drains: dict[Kind, Drain] = {}
+        self.drains: dict[Kind, Drain] = {}
         self._is_sending = False
 
     def connect(
@@ -61,9 +61,15 @@ class Spooling:
         clock = self._clock
         carried = Carried(parts, self.spool, ledger=ledger, settlement=settlement, clock=clock)
         self._order_lock, self._dispatcher = order_lock, dispatcher
-        self._keeper = Keeper(publisher=publisher, dispatcher=dispatcher, take_over=self._take_over, clock=clock)
+        self._keeper = Keeper(
+            publisher=publisher,
+            dispatcher=dispatcher,
+            take_over=self._take_over,
+            read_books=ledger.total,
+            clock=clock,
+        )
         for kind in Kind:
-            self._drains[kind] = Drain(
+            self.drains[kind] = Drain(
                 kind,
                 order_lock,
                 spool=self.spool,
@@ -74,8 +80,8 @@ class Spooling:
                 window=self._window,
             )
         dispatcher.wake_keeper = self._keeper.wake
-        dispatcher.wake_drain = lambda kind: self._drains[kind].wake()
-        dispatcher.ask_rewind = lambda kind: self._drains[kind].ask_rewind()
+        dispatcher.wake_drain = lambda kind: self.drains[kind].wake()
+        dispatcher.ask_rewind = lambda kind: self.drains[kind].ask_rewind()
 
     def start(self) -> None:
         """Claim a slot, take over what others left, and begin to drain.
@@ -85,7 +91,7 @@ class Spooling:
         assert self._keeper is not None
         self.spool.start()
         self._take_over()
-        for drain in self._drains.values():
+        for drain in self.drains.values():
             drain.start()
         self._keeper.start()
         self._is_sending = True
@@ -96,7 +102,7 @@ class Spooling:
             return
         self._is_sending = False
         assert self._keeper is not None
-        for drain in self._drains.values():
+        for drain in self.drains.values():
             drain.stop()
         self._keeper.stop()
 
@@ -114,5 +120,5 @@ class Spooling:
                 self._dispatcher.found()
         if slots:
             get_logger("postroom.spool").info("slots_taken_over", operation="spool", count=slots)
-        for drain in self._drains.values():
+        for drain in self.drains.values():
             drain.wake()

@@ -284,7 +284,7 @@ class TestBounds:
         assert threading.active_count() == before - 1
 
     def test_a_client_that_vanishes_leaves_no_trace(self, world: World, capfd: pytest.CaptureFixture[str]) -> None:
-        for _ in range(20):
+        for _ in range(MAX_CONNECTIONS - 1):
             connection = world.connect()
             connection.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
             # Linger 0: closing sends a reset.
