@@ -7,7 +7,10 @@ def test_checkout_publishes(recording_service):
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, get_args
 
 import msgspec
 
@@ -20,13 +23,22 @@ from postroom.services.producer_service import ProducerService
 from postroom.streaming.dead_letter_queue import DeadLetter, rebuild
 from postroom.streaming.delivery import Action, Decision
 from postroom.streaming.publisher import Report
+from postroom.testing.fault_script import FaultScript
+from postroom.testing.faulty_file_system import FaultyFileSystem
 from postroom.testing.memory_publisher import MemoryPublisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from postroom.libs.event import Headers
+    from postroom.libs.event import Headers, Record
     from postroom.schemas.data_contracts import Contract
+
+
+WriteAhead: TypeAlias = Literal["off", "fsync"]
+
+# While it waits for the drain: how far a clock under test is moved on at a time, and how long the others get to run.
+_LOOK_S = 0.02
+_PAUSE_S = 0.001
 
 
 class PublishedEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +76,10 @@ class RecordingService(ProducerService):
     """Use it where the code under test takes a `ProducerService`.
 
     Events are checked against the same contracts and end in the same outcomes; `published` and `dead_letters` show
-    what would stand in Kafka, and `fail_next` makes the next events fail. Settings are the packaged ones unless
-    `config` is given: no file and no environment variable has a say.
+    what would stand in Kafka, and `fail_next` makes the next events fail. `faults` is a script of what goes wrong with
+    Kafka, and with the disk if there is a spool: one in `spool_dir`, that the service writes to as `write_ahead` says.
+    `records` stand in Kafka already: those of a service before this one. Settings are the packaged ones unless `config`
+    is given: no file and no environment variable has a say.
     """
 
     def __init__(
@@ -74,17 +88,35 @@ class RecordingService(ProducerService):
         *,
         config: Config | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        faults: FaultScript | None = None,
+        spool_dir: str | Path | None = None,
+        write_ahead: WriteAhead | None = None,
+        records: Iterable[Record] = (),
     ) -> None:
-        self.publisher = MemoryPublisher()
+        config = _with_spool(config or load_config(overrides={}, environ={}), spool_dir, write_ahead)
+        self.faults = FaultScript() if faults is None else faults
+        self.publisher = MemoryPublisher(
+            faults=self.faults, clock=clock, hand_over_after_s=config.hand_over_after_s, records=records
+        )
+        if config.spool.dir is None:
+            self.faults.has_no_disk("give RecordingService a spool_dir")
         named = contracts if contracts is None or hasattr(contracts, "items") else {one.name: one for one in contracts}
         super().__init__(
-            config or load_config(overrides={}, environ={}),
+            config,
             publisher=self.publisher,
             registry=MemoryRegistry(),
             contracts=named,  # type: ignore[arg-type]  # the branch above made it a mapping
+            spool_files=None if config.spool.dir is None else FaultyFileSystem(self.faults),
             clock=clock,
             metrics=Metrics(),
         )
+
+    def start(self) -> Self:
+        """Start as `ProducerService.start` does. Raises ValueError when the fault script names an unknown topic."""
+        super().start()
+        lanes = self.parts.lanes.values()
+        self.faults.knows({topic for lane in lanes for topic in (lane.topic, lane.dead_letter_topic)})
+        return self
 
     @property
     def published(self) -> list[PublishedEvent]:
@@ -139,6 +171,31 @@ class RecordingService(ProducerService):
             raise ValueError(f"{reason.value} does not come from publishing: hand in such an event instead")
         self.publisher.script.extend([Report(decision, code=-1, detail="asked for by fail_next")] * times)
 
+    def wait_until_drained(self, timeout_s: float = 20.0) -> None:
+        """Return once every event has its outcome and nothing waits in the spool any more.
+
+        A `ManualClock` that is not `blocking` is moved on meanwhile, so that no pause of the drain is waited for in
+        earnest. Raises TimeoutError after `timeout_s` real seconds: with Kafka away, for instance.
+        """
+        pause = threading.Event()
+        end = time.monotonic() + timeout_s
+        while not self._is_drained():
+            if time.monotonic() > end:
+                balance = self.ledger.total()
+                raise TimeoutError(
+                    f"after {timeout_s:g} s {balance.pending} events are open, {balance.in_flight} on their way, "
+                    f"and {balance.spooled} wait in the spool"
+                )
+            self._clock.sleep(_LOOK_S)
+            pause.wait(_PAUSE_S)
+
+    def _is_drained(self) -> bool:
+        if not self.running:
+            return True
+        spooling, balance = self.parts.spooling, self.ledger.total()
+        is_empty = spooling is None or spooling.spool.is_empty
+        return is_empty and not balance.pending + balance.in_flight + balance.spooled
+
     def close(self, timeout_s: float | None = None) -> None:
         """Close as `ProducerService.close` does, by default at once: nothing changes here by waiting."""
         super().close(0.0 if timeout_s is None else timeout_s)
@@ -147,3 +204,18 @@ class RecordingService(ProducerService):
         """Forget what was published so far."""
         self.publisher.records.clear()
         self.publisher.script.clear()
+
+
+def _with_spool(config: Config, spool_dir: str | Path | None, write_ahead: WriteAhead | None) -> Config:
+    """Return the settings with this spool in them."""
+    if write_ahead not in {None, *get_args(WriteAhead)}:
+        raise ValueError(f"write_ahead is off or fsync, not {write_ahead}")
+    spool = config.spool.model_copy(
+        update={
+            "dir": config.spool.dir if spool_dir is None else Path(spool_dir),
+            "write_ahead": write_ahead or config.spool.write_ahead,
+        }
+    )
+    if spool.dir is None and spool.write_ahead != "off":
+        raise ValueError("write_ahead needs a disk to write to: give spool_dir")
+    return config.model_copy(update={"spool": spool})
