@@ -257,7 +257,8 @@ def _bounce_leader(site: Site, fault: Fault, found: Evidence) -> AbstractContext
     return _gone(site, [leader], found, clean=False)
 
 
-def _all_killed(site: Site, _fault: Fault, found: Evidence) -> AbstractContextManager[None]:
+def all_killed(site: Site, found: Evidence) -> AbstractContextManager[None]:
+    """No broker is left, until the end of the block: then all three answer again."""
     return _gone(site, site.ground.stack.brokers, found, clean=False)
 
 
@@ -339,7 +340,7 @@ def _end_while_away(site: Site, fault: Fault, found: Evidence) -> Iterator[None]
 DOING: dict[Kind, Doing] = {
     Kind.BOUNCE_CLEAN: _bounce_clean,
     Kind.BOUNCE_HARD: _bounce_leader,
-    Kind.ALL_KILLED: _all_killed,
+    Kind.ALL_KILLED: lambda site, _fault, found: all_killed(site, found),
     Kind.FREEZE_ONE: _freeze(1),
     Kind.FREEZE_TWO: _freeze(2),
     Kind.FREEZE_ALL: _freeze(3),
