@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from postroom.libs.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from postroom.libs.clock import Clock
 
@@ -41,6 +41,9 @@ class CheckResult(NamedTuple):
     state: State
     detail: str = ""
 
+
+Source: TypeAlias = "Callable[[], Mapping[str, object]]"
+"""Gives a part of the status document: plain values, as JSON has them. Called by any thread."""
 
 Check: TypeAlias = "Callable[[], CheckResult | State]"
 """Looks at a part and says how it is. Called by any thread. Reads what is known and waits for nothing, because who asks
@@ -112,6 +115,7 @@ class HealthCheck:
         self._clock = clock
         self._lock = threading.Lock()
         self._components: dict[str, _Component] = {}
+        self._sources: list[Source] = []
 
     def add(self, name: str, check: Check, role: Role = Role.READINESS) -> None:
         """Ask `check` about the part `name` from now on, in the place of an earlier check of that name."""
@@ -122,6 +126,27 @@ class HealthCheck:
         """Forget a part; one that is not there is no error."""
         with self._lock:
             self._components.pop(name, None)
+
+    def tell(self, source: Source) -> None:
+        """Have the status document say, beside the parts, what `source` knows."""
+        with self._lock:
+            self._sources.append(source)
+
+    def status(self) -> dict[str, object]:
+        """The report as JSON has it, and what the sources know.
+
+        A source that raises is left out, and `problems` names the class of the error.
+        """
+        with self._lock:
+            sources = list(self._sources)
+        document = self.report().as_json()
+        problems = []
+        for source in sources:
+            try:
+                document |= source()
+            except Exception as exc:  # noqa: BLE001  the rest is worth having, most of all when something is broken
+                problems.append(type(exc).__name__)
+        return document | ({"problems": problems} if problems else {})
 
     def report(self) -> HealthReport:
         """Ask every part now.

@@ -1,4 +1,4 @@
-"""`/metrics`, `/livez` and `/readyz` over HTTP: small, bounded in every direction, and no more than that.
+"""`/metrics`, `/livez`, `/readyz` and `/status` over HTTP: small, bounded in every direction, and no more than that.
 
 One request per connection. A request head of 8 KiB in 5 seconds, an answer taken in 5 seconds, 16 connections at
 once; who wants more gets an error or is hung up on, and nobody else notices.
@@ -235,17 +235,18 @@ class HttpEndpoint:
 
     def _answer(self, method: str, target: str, headers: dict[str, str]) -> _Answer:
         path = target.partition("?")[0]
-        if path not in {"/metrics", "/livez", "/readyz"}:
-            return _plain(404, "not found; there are /metrics, /livez and /readyz")
+        if path not in {"/metrics", "/livez", "/readyz", "/status"}:
+            return _plain(404, "not found; there are /metrics, /livez, /readyz and /status")
         if method not in {"GET", "HEAD"}:
             return _plain(405, "only GET and HEAD", (("Allow", "GET, HEAD"),))
         if path == "/metrics":
             body, content_type = render(self._metrics, headers.get("accept", ""))
             return _Answer(200, body, content_type)
+        if path == "/status":  # a document about the state, not an answer to yes or no
+            return _json(200, self._health.status())
         report = self._health.report()
         well = report.live if path == "/livez" else report.ready
-        body = json.dumps(report.as_json(), indent=2).encode() + b"\n"
-        return _Answer(200 if well else 503, body, "application/json")
+        return _json(200 if well else 503, report.as_json())
 
     def _encoded(self, answer: _Answer, *, with_body: bool) -> bytes:
         lines = [
@@ -299,6 +300,10 @@ def _parsed(head: bytes) -> tuple[str, str, dict[str, str]]:
 
 def _plain(status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> _Answer:
     return _Answer(status, text.encode() + b"\n", _TEXT, headers)
+
+
+def _json(status: int, document: dict[str, object]) -> _Answer:
+    return _Answer(status, json.dumps(document, indent=2).encode() + b"\n", "application/json")
 
 
 def _hang_up(connection: socket.socket) -> None:

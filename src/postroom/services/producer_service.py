@@ -25,6 +25,7 @@ from postroom.services.ledger import Ledger
 from postroom.services.process_life import close_at_worker_exit, take_care_of
 from postroom.services.receipt import CALLBACKS
 from postroom.services.settlement import Settlement
+from postroom.services.spool_view import readings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -165,7 +166,9 @@ class ProducerService:
             raise LifecycleError("this producer service is closed", remedy="make a new one")
 
     def _readings(self) -> Iterator[Reading]:
-        return self.ledger.readings()
+        yield from self.ledger.readings()
+        if self._parts is not None:
+            yield from readings_of(self._parts, self._clock)
 
     def close(self, timeout_s: float | None = None) -> None:
         """Take no more events, wait for those on their way, let go of everything.
