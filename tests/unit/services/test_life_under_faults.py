@@ -1,8 +1,8 @@
 """A service with a spool lives through random trouble: nothing accepted is lost, repeats are marked, keys keep order.
 
-Each life hands in events of a few keys while Kafka goes away and comes back, answers late, loses acknowledgements, has no
-room, meets fatal errors and misses a topic, the disk fills up, and the service is closed and opened again. At the end all is
-well, the spool drains, and what stands in Kafka is held against what the callers were told.
+Each life hands in events of a few keys while Kafka goes away and comes back, answers late, loses acknowledgements, has
+no room and meets fatal errors, the disk fills up, and the service is closed and opened again. At the end all is well, the
+spool drains, and what stands in Kafka is held against what the callers were told.
 """
 
 from __future__ import annotations
@@ -71,12 +71,11 @@ class Life:
 
     def run(self) -> None:
         for _ in range(STEPS):
-            step = self.random.choices(
-                [self.publish, self.go_away, self.come_back, self.be_slow, self.lose_acks, self.be_full, self.break_down,
-                 self.fill_disk, self.reopen, self.pause],
-                weights=[50, 8, 10, 4, 4, 3, 2, 3, 2, 14],
-            )[0]  # fmt: skip
-            step()
+            steps = {
+                **{self.publish: 50, self.go_away: 8, self.come_back: 10, self.be_slow: 4, self.lose_acks: 4},
+                **{self.be_full: 3, self.break_down: 2, self.fill_disk: 3, self.reopen: 2, self.pause: 14},
+            }
+            self.random.choices(list(steps), weights=list(steps.values()))[0]()
         self.faults.all_well()
         self.drain()
         self.service.close(PATIENCE_S)
@@ -84,7 +83,9 @@ class Life:
 
     def drain(self) -> None:
         end = time.monotonic() + PATIENCE_S
-        while (total := self.service.ledger.total()).spooled + total.pending + total.in_flight:
+        spooling = self.service.parts.spooling
+        assert spooling is not None
+        while (total := self.service.ledger.total()).pending + total.in_flight or not spooling.spool.is_empty:
             paths = {path.topic: (path.state, path.problem) for path in self.service.parts.dispatcher.paths()}
             assert time.monotonic() < end, (total, paths)
             time.sleep(0.002)
