@@ -16,6 +16,7 @@ from postroom.cli.options import (
     refuse_embedded,
     settings_from_options,
 )
+from postroom.cli.words import printable
 
 if TYPE_CHECKING:
     from postroom.libs.config_loader import Config
@@ -73,14 +74,9 @@ def list_letters(
             f"{row['event_id'] or '-'}  {row['reason']}  attempt {row['attempts']}  {when}  {row['place']}\n"
         )
         for violation in row["violations"][:1]:
-            sys.stdout.write(f"    {_printable(violation)}\n")
+            sys.stdout.write(f"    {printable(violation)}\n")
     if newest:
         sys.stdout.write("One in full: postroom dlq show EVENT_ID. Again: postroom dlq replay --all --dry-run\n")
-
-
-def _printable(text: str) -> str:
-    """Keep what others wrote into a header from commanding the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 @app.command()

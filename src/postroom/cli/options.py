@@ -1,6 +1,6 @@
 """The options that commands share, and how they become settings.
 
-A command that talks to a server takes all five and hands them on:
+A command that talks to a server takes the first five and hands them on:
 
     def tail(topic: str, broker: Broker = None, registry: Registry = None, config: ConfigFile = None,
              env: Environment = None, as_json: AsJson = False) -> None:
@@ -10,6 +10,7 @@ typer reads the annotations of commands while it runs: modules of commands go wi
 annotations`. Heavy modules are imported inside the functions: `--help` and tab completion must be quick.
 """
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -42,6 +43,49 @@ AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Write JSON; the last line of stdout is one object.", show_default=False)
 ]
 
+_SPOOL_PANEL = "When Kafka is away"
+
+
+class WriteAhead(StrEnum):
+    """When an event is written to the spool."""
+
+    OFF = "off"
+    FSYNC = "fsync"
+
+
+SpoolDir: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--spool", metavar="DIR", help="Keep there what Kafka cannot take now.", rich_help_panel=_SPOOL_PANEL),
+]
+WriteAheadMode: TypeAlias = Annotated[
+    WriteAhead | None,
+    typer.Option(
+        "--write-ahead",
+        help="fsync: every event is on that disk before it is sent; off: only what Kafka does not take.",
+        rich_help_panel=_SPOOL_PANEL,
+    ),
+]
+DrainTimeout: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--drain-timeout",
+        metavar="SECONDS",
+        min=0.0,
+        help="Wait so long at the end for the spool to empty.",
+        rich_help_panel=_SPOOL_PANEL,
+    ),
+]
+DRAIN_TIMEOUT_S = 60.0
+"""What `--drain-timeout` is when nobody says it."""
+
+
+def spool_settings(spool: Path | None, write_ahead: WriteAhead | None) -> "dict[str, tuple[str, object]]":
+    """`--spool` and `--write-ahead` of a command that publishes, for `more` of `settings_from_options`."""
+    return {
+        "--spool": ("spool.dir", spool),
+        "--write-ahead": ("spool.write_ahead", None if write_ahead is None else write_ahead.value),
+    }
+
 
 def settings_from_options(
     *,
@@ -64,6 +108,17 @@ def settings_from_options(
     settings = load_config(config, env=env, overrides=overrides)
     configure_logging(settings.logging.level, settings.logging.format)
     return settings
+
+
+def refuse_embedded_with_spool(settings: "Config") -> None:
+    """Raise ConfigurationError for a spool with the embedded broker: events drained into it would be lost with it."""
+    from postroom.libs.exceptions import ConfigurationError
+
+    if settings.broker == "embedded" and settings.spool.dir is not None:
+        raise ConfigurationError(
+            f"the spool {settings.spool.dir} would be drained into the embedded broker, which ends with this command",
+            remedy="name a broker with --broker, or set spool.dir to null",
+        )
 
 
 def refuse_embedded(settings: "Config") -> None:

@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from postroom.cli.border import stdout_console, write_json
-from postroom.cli.options import AsJson, Broker, ConfigFile, Environment, Registry, settings_from_options
+from postroom.cli.options import (
+    DRAIN_TIMEOUT_S,
+    AsJson,
+    Broker,
+    ConfigFile,
+    DrainTimeout,
+    Environment,
+    Registry,
+    SpoolDir,
+    WriteAheadMode,
+    refuse_embedded_with_spool,
+    settings_from_options,
+    spool_settings,
+)
 from postroom.cli.run_view import Lines, Live, tell_summary
 
 if TYPE_CHECKING:
@@ -26,6 +39,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Generate or read events and publish them, with a live view.")
 
 _SAMPLE = 3
+# Said at the start if it is known by then; a large spool is counted while the run goes on.
+_COUNTED_IN_S = 0.5
 
 
 class FailOn(StrEnum):
@@ -54,8 +69,11 @@ def run(
     ] = None,
     fail_on: Annotated[FailOn | None, typer.Option(help="Exit with 1 if there is any.")] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Serve /metrics, /livez and /readyz on this port.")
+        int | None, typer.Option(min=1, max=65_535, help="Serve /metrics, /livez, /readyz, /status there.")
     ] = None,
+    spool: SpoolDir = None,
+    write_ahead: WriteAheadMode = None,
+    drain_timeout: DrainTimeout = DRAIN_TIMEOUT_S,
     broker: Broker = None,
     registry: Registry = None,
     config: ConfigFile = None,
@@ -67,11 +85,16 @@ def run(
     Contracts are registered and missing topics created at the start. With no broker named anywhere (file, variable,
     option) the embedded broker inside this process is used, and said so.
 
-    Exit codes: 0 every event accepted; 1 some failed, lost or unaccounted; 2 usage or settings; 3 some refused;
-    4 all safe but some still spooled; 130 interrupted.
+    With `--spool` what Kafka cannot take waits on this disk. A run takes over what an earlier process left there, and
+    waits at its end for the spool to empty; Ctrl-C twice, or SIGTERM, ends that waiting, and what is left stays safe.
+    When the spool is full too, events are refused: one, and the next no sooner than there may be room again.
+
+    Exit codes: 0 every event accepted, none left in the spool; 1 some failed, lost or unaccounted; 2 usage or settings;
+    3 some refused; 4 all safe but some still spooled; 130 interrupted.
 
     Examples: `postroom run --count 10000 --rate 1000 --invalid-ratio 0.02`, `postroom run --source events.ndjson
-    --broker localhost:9092 --registry http://localhost:8081 --json`
+    --broker localhost:9092 --registry http://localhost:8081 --json`, `postroom run --broker localhost:9092
+    --spool ./spool --write-ahead fsync --drain-timeout 300`
     """
     from rich.console import Console
 
@@ -80,6 +103,7 @@ def run(
     more: dict[str, tuple[str, object]] = {
         "--rate": ("rate_limit.events_per_second", rate),
         "--metrics-port": ("metrics.port", metrics_port),
+        **spool_settings(spool, write_ahead),
     }
     if rate is not None:
         # A tenth of a second's worth at once: enough for batches, and the view shows an even flow.
@@ -94,12 +118,14 @@ def run(
         event_type=event_type,
         accepted=accepted,
         fail_on_dead_letters=fail_on is FailOn.DEAD_LETTERS,
+        drain_timeout_s=drain_timeout,
     )
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     job = Run(settings, options)
     with job:
         job.handle_signals()
         where = _say_where(notes, settings, job)
+        _say_taken_over(notes, job)
         with _endpoint(job, settings, notes), _view(job, notes, where):
             job.feed()
             job.finish()
@@ -127,7 +153,9 @@ def _for_a_run(settings: "Config") -> "Config":
     }
     if settings.origin("broker").kind is OriginKind.PACKAGED:
         changes["broker"] = "embedded"
-    return settings.model_copy(update=changes)
+    settings = settings.model_copy(update=changes)
+    refuse_embedded_with_spool(settings)
+    return settings
 
 
 def _say_where(notes: "Console", settings: "Config", job: "Run") -> str:
@@ -141,6 +169,16 @@ def _say_where(notes: "Console", settings: "Config", job: "Run") -> str:
         style="dim",
     )
     return f"embedded broker at {parts.config.broker}"
+
+
+def _say_taken_over(notes: "Console", job: "Run") -> None:
+    spool = job.spool()
+    if spool is None:
+        return
+    if not job.wait_until_counted(_COUNTED_IN_S):
+        notes.print(f"Taking over what earlier processes left in {spool.directory}; it is being counted.", style="dim")
+    elif count := job.summary().taken_over:
+        notes.print(f"Taking over {count:,} events that earlier processes left in {spool.directory}.", style="dim")
 
 
 def _view(job: "Run", notes: "Console", where: str) -> "AbstractContextManager[object]":
@@ -157,7 +195,7 @@ def _endpoint(job: "Run", settings: "Config", notes: "Console") -> "Iterator[Non
     from postroom.services.health_checks import health_of
 
     with HttpEndpoint(METRICS, health_of(job.service), settings.metrics.host, settings.metrics.port) as endpoint:
-        notes.print(f"Metrics and health: {endpoint.url}/metrics, /livez, /readyz", style="dim")
+        notes.print(f"Metrics and health: {endpoint.url}/metrics, /livez, /readyz, /status", style="dim")
         yield
 
 

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from postroom.cli.border import write_json
-from postroom.cli.options import AsJson, Broker, ConfigFile, Environment, Registry, settings_from_options
+from postroom.cli.options import (
+    DRAIN_TIMEOUT_S,
+    AsJson,
+    Broker,
+    ConfigFile,
+    DrainTimeout,
+    Environment,
+    Registry,
+    SpoolDir,
+    WriteAheadMode,
+    refuse_embedded_with_spool,
+    settings_from_options,
+    spool_settings,
+)
 
 if TYPE_CHECKING:
     from postroom.libs.event import Outcome
@@ -29,6 +42,9 @@ def send(
     accepted: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a line for each accepted event, for postroom verify.")
     ] = None,
+    spool: SpoolDir = None,
+    write_ahead: WriteAheadMode = None,
+    drain_timeout: DrainTimeout = DRAIN_TIMEOUT_S,
     broker: Broker = None,
     registry: Registry = None,
     config: ConfigFile = None,
@@ -40,16 +56,23 @@ def send(
     The outcomes come in the order of the input. What breaks its contract goes to the dead letter topic. Contracts must
     be registered (`postroom contracts register`) and topics exist (`postroom topics create`).
 
-    Exit codes: 0 every event accepted; 1 some failed, lost or unaccounted; 2 usage or settings; 3 some refused;
-    130 interrupted.
+    With `--spool` what Kafka cannot take waits on this disk; at the end it waits for the spool to empty.
+
+    Exit codes: 0 every event accepted, none left in the spool; 1 some failed, lost or unaccounted; 2 usage or settings;
+    3 some refused; 4 all safe but some still spooled; 130 interrupted.
 
     Examples: `postroom send events.ndjson`, `jq -c .event export.json | postroom send - --type user_event --json`
     """
     from postroom.services.producer_main import Run, RunOptions
 
-    more: dict[str, tuple[str, object]] = {"--rate": ("rate_limit.events_per_second", rate)}
+    more: dict[str, tuple[str, object]] = {
+        "--rate": ("rate_limit.events_per_second", rate),
+        **spool_settings(spool, write_ahead),
+    }
     settings = settings_from_options(broker=broker, registry=registry, config=config, env=env, more=more)
-    run = Run(settings, RunOptions(source=source, event_type=event_type, accepted=accepted))
+    refuse_embedded_with_spool(settings)
+    options = RunOptions(source=source, event_type=event_type, accepted=accepted, drain_timeout_s=drain_timeout)
+    run = Run(settings, options)
     outcomes = _Outcomes(as_json=as_json)
     with run:
         run.handle_signals()
@@ -62,9 +85,11 @@ def send(
 
         write_json({"summary": msgspec.to_builtins(summary)})
     else:
+        taken_over = f" ({summary.taken_over:,} of them taken over)" if summary.taken_over else ""
+        spooled = f"{summary.spooled:,} spooled, " if summary.spooled else ""
         sys.stderr.write(
-            f"{summary.received:,} events: {summary.delivered:,} delivered, {summary.dead_lettered:,} dead-lettered, "
-            f"{summary.refused:,} refused, {summary.failed:,} failed\n"
+            f"{summary.received:,} events{taken_over}: {summary.delivered:,} delivered, {summary.dead_lettered:,} "
+            f"dead-lettered, {spooled}{summary.refused:,} refused, {summary.failed:,} failed\n"
         )
     raise typer.Exit(run.exit_code())
 

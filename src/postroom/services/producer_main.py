@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
+from postroom.libs.event import Failed, FailedReason, Refused, RefusedReason
 from postroom.libs.exceptions import PostroomError
 from postroom.services.event_source import generated, lines_of
 from postroom.services.journal import AcceptedJournal
 from postroom.services.producer_service import ProducerService
+from postroom.services.spool_view import paths_of, spool_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from postroom.libs.config_loader import Config
     from postroom.libs.event import Event
     from postroom.services.receipt import Receipt
+    from postroom.services.spool_view import PathView, SpoolView
 
 OK, FAILED, REFUSED, SPOOLED, INTERRUPTED = 0, 1, 3, 4, 130
 
@@ -35,9 +39,20 @@ _PATIENCE_S = 3600.0
 # Longer waits for pace are waited for here, where a signal ends them at once.
 _LONG_WAIT_S = 0.2
 
+# After an event that found no room the run goes on no sooner than it was told, and no later than this.
+_RETRY_S = 1.0
+_LONGEST_RETRY_S = 60.0
+# So long it then waits for the answer to the next event before it hands in more.
+_ANSWER_S = 10.0
+_LOOK_S = 0.005
+_NO_ROOM = frozenset({RefusedReason.SPOOL_FULL, RefusedReason.SPOOL_UNAVAILABLE, RefusedReason.QUEUE_FULL})
+
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run does. `count` or `duration_s` ends it, whichever comes first; without both only a signal does."""
+    """What a run does. `count` or `duration_s` ends it, whichever comes first; without both only a signal does.
+
+    At its end it waits up to `drain_timeout_s` seconds for its spool to empty.
+    """
 
     source: str = "generator"
     count: int | None = None
@@ -47,6 +62,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     event_type: str | None = None
     accepted: Path | None = None
     fail_on_dead_letters: bool = False
+    drain_timeout_s: float = 60.0
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -58,9 +74,14 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a run, as `postroom run --json` prints it."""
+    """The result of a run, as `postroom run --json` prints it.
+
+    `taken_over` of the received events were accepted by an earlier process and lay in the spool; the others were
+    handed in by this run.
+    """
 
     received: int
+    taken_over: int
     accepted: int
     delivered: int
     dead_lettered: int
@@ -83,7 +104,7 @@ class Run:
     """One run of the pipeline, from the start of its service to its summary.
 
     Use it as a context manager: inside, the service runs. SIGTERM and SIGINT (when `handle_signals` was called) end
-    the feeding; a second SIGINT ends the waiting as well.
+    the feeding. SIGTERM, and a second SIGINT, also end the waiting for the spool to empty: what is in it stays there.
     """
 
     def __init__(self, config: Config, options: RunOptions, *, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -93,6 +114,10 @@ class Run:
         self._clock = clock
         self._stop = threading.Event()
         self._hurry = False
+        self._terminated = False
+        self._no_room: Refused | Failed | None = None
+        self._feed_until: float | None = None
+        self._finish_by: float | None = None
         self.interrupted = False
         self._handlers_before: dict[int, Any] = {}
         self._started = clock.monotonic()
@@ -127,6 +152,8 @@ class Run:
         if number == signal.SIGINT:
             self._hurry = self.interrupted
             self.interrupted = True
+        else:
+            self._terminated = True
         self.stop()
 
     def stop(self) -> None:
@@ -140,18 +167,53 @@ class Run:
 
         `on_receipt` gets each receipt in the order of the input.
         """
-        options = self.options
-        limiter = self.service.parts.limiter
+        options, service = self.options, self.service
+        limiter = service.parts.limiter
         paced = limiter.events_per_second is not None
-        end = None if options.duration_s is None else self._clock.monotonic() + options.duration_s
+        if options.duration_s is not None:
+            self._feed_until = self._clock.monotonic() + options.duration_s
+        is_held_up = False
         for event in self._events():
             if paced and (wait_s := limiter.retry_after()) > _LONG_WAIT_S:
                 self._stop.wait(wait_s - _LONG_WAIT_S / 2)
-            if self._stop.is_set() or (end is not None and self._clock.monotonic() >= end):
+            if self._stop.is_set() or self._feed_left_s() <= 0:
                 return
-            receipt = self.service.publish_event(event, event_type=options.event_type, timeout=_PATIENCE_S)
+            # Not `publish_event`, which would wait for the disk for each of them when it writes ahead.
+            item = service.admit(event, options.event_type, None, None, None, None)
+            service.hand_over(item, _PATIENCE_S)
+            item.receipt.listen(self._note_no_room)
             if on_receipt is not None:
-                on_receipt(receipt)
+                on_receipt(item.receipt)
+            if is_held_up or self._no_room is not None:
+                is_held_up = self._wait_for_room(item.receipt)
+
+    def _feed_left_s(self) -> float:
+        """Return for how many seconds more events may be handed in."""
+        return math.inf if self._feed_until is None else self._feed_until - self._clock.monotonic()
+
+    def _note_no_room(self, receipt: Receipt) -> None:
+        """Remember that an event found no room, which may come out when others were handed in behind it."""
+        outcome = receipt.outcome
+        if (isinstance(outcome, Refused) and outcome.reason in _NO_ROOM) or (
+            isinstance(outcome, Failed) and outcome.reason is FailedReason.SPOOL_UNAVAILABLE
+        ):
+            self._no_room = outcome
+
+    def _wait_for_room(self, receipt: Receipt) -> bool:
+        """Let the run go through its source no faster than a spool, a disk or a queue without room takes events.
+
+        Waits for the answer to the event of `receipt` and, if there was no room for it, for as long as it says. Returns
+        whether there was none: then the next event is a trial again, and nothing is handed in behind it.
+        """
+        end = self._clock.monotonic() + _ANSWER_S
+        while not (receipt.safe or receipt.done() or self._stop.is_set()) and self._clock.monotonic() < end:
+            self._stop.wait(_LOOK_S)
+        outcome, self._no_room = self._no_room, None
+        if outcome is None:
+            return False
+        told_s = outcome.retry_after_s if isinstance(outcome, Refused) else None
+        self._stop.wait(max(0.0, min(told_s or _RETRY_S, _LONGEST_RETRY_S, self._feed_left_s())))
+        return True
 
     def _events(self) -> Iterator[Event | bytes]:
         options = self.options
@@ -164,13 +226,55 @@ class Run:
             yield line
 
     def finish(self) -> None:
-        """Wait until every event has its outcome, or somebody is in a hurry, or the time for closing is over."""
-        end = self._clock.monotonic() + self.service.parts.config.delivery.close_timeout_s
-        publisher = self.service.parts.publisher
-        while self.service.ledger.total().pending and not self._hurry and self._clock.monotonic() < end:
-            publisher.flush(0.1)
-            self._clock.sleep(0.001)
+        """Wait until every event has its outcome and the spool is empty, or somebody is in a hurry, or time is up.
+
+        Time is `drain_timeout_s` with a spool, else the time for closing.
+        """
+        parts = self.service.parts
+        with_spool = parts.spooling is not None
+        patience_s = self.options.drain_timeout_s if with_spool else parts.config.delivery.close_timeout_s
+        end = self._finish_by = self._clock.monotonic() + patience_s
+        while not (self._hurry or self._terminated) and self._clock.monotonic() < end and self._is_waiting():
+            parts.publisher.flush(0.1)
+            # Nothing is with the client library while Kafka is away: then it is only looked at now and then.
+            self._clock.sleep(0.02 if with_spool else 0.001)
         self._ended = self._clock.monotonic()
+
+    def _is_waiting(self) -> bool:
+        """Return whether any event is on its way, or waits in the spool for more than the next start."""
+        balance = self.service.ledger.total()
+        if balance.pending or balance.in_flight:
+            return True
+        spool = self.spool()
+        return spool is not None and not (spool.is_counted and spool.waiting <= spool.rejected)
+
+    @property
+    def finishing_for_s(self) -> float | None:
+        """For how many seconds more `finish` will wait at most; None while it does not wait."""
+        if self._finish_by is None or self._ended is not None:
+            return None
+        return max(0.0, self._finish_by - self._clock.monotonic())
+
+    # -- looking
+
+    def spool(self) -> SpoolView | None:
+        """Return what the spool says, None for a run without one."""
+        return spool_of(self.service.parts, self._clock)
+
+    def paths(self) -> list[PathView]:
+        """Return the paths to the topics, those that are not direct first."""
+        return paths_of(self.service.parts, self._clock)
+
+    def wait_until_counted(self, timeout_s: float) -> bool:
+        """Wait up to `timeout_s` seconds until what an earlier process left is in the books; False if it is not."""
+        end = self._clock.monotonic() + timeout_s
+        while (spool := self.spool()) is not None:
+            if spool.is_counted and (self.service.ledger.total().taken_over or not spool.waiting):
+                return True
+            if self._clock.monotonic() >= end:
+                return False
+            self._clock.sleep(0.01)
+        return True
 
     # -- result
 
@@ -183,6 +287,7 @@ class Run:
         bad = balance.dead_lettered + balance.refused + balance.failed
         return RunSummary(
             received=balance.received,
+            taken_over=balance.taken_over,
             accepted=balance.accepted,
             delivered=balance.delivered,
             dead_lettered=balance.dead_lettered,
@@ -193,7 +298,7 @@ class Run:
             failed=balance.failed,
             unaccounted=balance.unaccounted,
             elapsed_s=round(elapsed_s, 3),
-            events_per_s=round((balance.accepted) / elapsed_s, 1),
+            events_per_s=round((balance.accepted - balance.taken_over) / elapsed_s, 1),
             error_rate=round(bad / max(balance.received, 1), 6),
             latency_ms=Latency(*(_milliseconds(latency.percentile(share)) for share in (0.5, 0.95, 0.99))),
             dead_letters_by_reason=dead_letters,
