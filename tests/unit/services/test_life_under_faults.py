@@ -1,8 +1,8 @@
 """A service with a spool lives through random trouble: nothing accepted is lost, repeats are marked, keys keep order.
 
 Each life hands in events of a few keys while Kafka goes away and comes back, answers late, loses acknowledgements, has
-no room and meets fatal errors, the disk fills up, and the service is closed and opened again. At the end all is well, the
-spool drains, and what stands in Kafka is held against what the callers were told.
+no room and meets fatal errors, the disk fills up, and the service is closed and opened again. At the end all is well,
+the spool drains, and what stands in Kafka is held against what the callers were told.
 """
 
 from __future__ import annotations
@@ -72,8 +72,16 @@ class Life:
     def run(self) -> None:
         for _ in range(STEPS):
             steps = {
-                **{self.publish: 50, self.go_away: 8, self.come_back: 10, self.be_slow: 4, self.lose_acks: 4},
-                **{self.be_full: 3, self.break_down: 2, self.fill_disk: 3, self.reopen: 2, self.pause: 14},
+                self.publish: 50,
+                self.go_away: 8,
+                self.come_back: 10,
+                self.be_slow: 4,
+                self.lose_acks: 4,
+                self.be_full: 3,
+                self.break_down: 2,
+                self.fill_disk: 3,
+                self.reopen: 2,
+                self.pause: 14,
             }
             self.random.choices(list(steps), weights=list(steps.values()))[0]()
         self.faults.all_well()
