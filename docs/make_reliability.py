@@ -125,8 +125,8 @@ def _summary(results: Found, rounds: Sequence[Found], bad: Sequence[Found]) -> l
     proved = sum(1 for fault in faults if fault.get("proved"))
     answers = (
         f"{facts['handed']:,} events handed in, {facts['accepted']:,} accepted, {facts['refused']:,} refused, "
-        f"{facts['failed']:,} failed, {facts['cut_off']:,} without an answer because the worker was killed "
-        f"({facts['cut_off_found']:,} of these are in Kafka all the same)."
+        f"{facts['failed']:,} failed, {facts['cut_off']:,} without an outcome because the worker was killed "
+        f"({facts['cut_off_found']:,} of these came into Kafka all the same)."
     )
     harm = (
         f"{proved:,} faults with proof; {len(kills):,} kills of the worker counted, with {min(kills, default=0):,} "
@@ -144,7 +144,7 @@ def _summary(results: Found, rounds: Sequence[Found], bad: Sequence[Found]) -> l
 
 
 def _matrix(rounds: Sequence[Found]) -> list[str]:
-    heads = ["fault", "tries", "events", *BREACHES, "repeats with a mark", "rounds, good"]
+    heads = ["fault", "tries", "off, fsync", "events", *BREACHES, "repeats with a mark", "rounds, good"]
     lines = [_row(heads), _row(["---", *["---:"] * (len(heads) - 1)])]
     for name in _names(rounds):
         mine = [one for one in rounds if one["name"] == name]
@@ -155,9 +155,11 @@ def _matrix(rounds: Sequence[Found]) -> list[str]:
         counts = [_figure(sum(breaches[kind] for kind in kinds)) for kinds in BREACHES.values()]
         good = sum(is_good(one) for one in mine)
         rounds_good = f"{good} of {len(mine)}" if good == len(mine) else f"**{good} of {len(mine)}**"
+        modes = Counter(one["write_ahead"] for one in mine for _ in one["faults"])
+        tried = f"{modes['off']}, {modes['fsync']}"
         events, marked = f"{facts['handed']:,}", f"{facts['duplicates_marked']:,}"
         lines.append(
-            _row([f"{name} of the above" if name == MIX else name, tries, events, *counts, marked, rounds_good])
+            _row([f"{name} of the above" if name == MIX else name, tries, tried, events, *counts, marked, rounds_good])
         )
     return lines
 
@@ -334,8 +336,8 @@ specification](specs/spool-format.md)). Each kind of finding was planted once in
 
 _MATRIX_HEAD = """
 One row is one kind of fault; in its rounds nothing else happens, except between `+` signs. In the mixes
-everything comes in random order, and what is found there belongs to no single fault. "Lost" is accepted and
-nowhere; "repeats without a mark" are copies beyond the first without `x-attempt` above 1, whoever made them;
+everything comes in random order, and what is found there belongs to no single fault. "Off, fsync"
+says how many of the tries had which `write_ahead`. "Lost" is accepted and nowhere; "repeats without a mark" are copies beyond the first without `x-attempt` above 1, whoever made them;
 "reordered" are first occurrences behind a later one of the same key, within one process; "unanswered" never got
 an outcome, though nobody killed the application; "invented" was never handed in, or with another content.
 """

@@ -63,7 +63,7 @@ def test_the_page_is_made_of_the_figures_that_are_kept(maker: Any) -> None:
 def test_a_good_run_is_shown_with_zeros_and_the_proofs(maker: Any) -> None:
     page = maker.page(maker.kept(results(one_round(0, "worker killed", [kill(120), kill(300)], good_verdict()))))
     assert "1 rounds in 0 minutes. **All of them kept every promise.**" in page
-    assert row_of(page, "worker killed") == ["worker killed", "2", "5,000", *["0"] * 6, "12", "1 of 1"]
+    assert row_of(page, "worker killed") == ["worker killed", "2", "2, 0", "5,000", *["0"] * 6, "12", "1 of 1"]
     assert "unacknowledged 120 to 300, median 210" in page
     assert "Nothing else that the checker looks for was found." in page
 
@@ -74,7 +74,7 @@ def test_what_was_broken_stands_there_with_an_example(maker: Any) -> None:
     verdict.note("refused_but_there", "event-8")
     page = maker.page(maker.kept(results(one_round(0, "worker killed", [kill(120)], verdict))))
     assert "**1 of them did not keep every promise.**" in page
-    assert row_of(page, "worker killed")[3] == "**1**"
+    assert row_of(page, "worker killed")[4] == "**1**"
     assert row_of(page, "worker killed")[-1] == "**0 of 1**"
     assert "**Also found:** refused_but_there 1." in page
     assert "  - `lost`: event-9 (key-1 #3, run 0; told: spooled)" in page
