@@ -57,9 +57,11 @@ def test_failed_probes_are_due_again_after_1_2_4_8_and_8_seconds_each_with_a_fif
 def test_what_works_again_is_tried_at_once_and_has_no_problem_any_more() -> None:
     path = Path("t", Kind.RECORD, 0.0)
     path.failed(FailedReason.TOPIC_MISSING, 100.0, Random(1))
-    assert path.problem is FailedReason.TOPIC_MISSING
+    problem_before = path.problem
     path.works()
-    assert (path.problem, path.tries, path.next_try_at) == (None, 0, 0.0)
+    assert problem_before is FailedReason.TOPIC_MISSING
+    assert path.problem is None
+    assert (path.tries, path.next_try_at) == (0, 0.0)
 
 
 def test_a_reason_that_belongs_to_the_record_is_told_as_the_broker_s() -> None:
