@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from postroom.libs.exceptions import EventError, PostroomError
 from postroom.libs.logger import get_logger, limited
+from postroom.schemas.avro_codec import unframe
 from postroom.services.marks import CONTRACT_LABEL, REASON_LABEL, TOPIC_LABEL, TYPE_LABEL
 from postroom.streaming.dead_letter_queue import Stage, dead_letter_record
 from postroom.streaming.spool.record_format import Kind
@@ -99,10 +100,14 @@ class Carried:
         config = self._parts.config
         event_type = labels.get(TYPE_LABEL, b"").decode() or None
         lane = self._parts.lanes.get(event_type or "")
-        event: Event | bytes = record.value or b""
-        if lane is not None and record.value is not None:
-            with contextlib.suppress(EventError):  # another version of the contract wrote it: its bytes say all
-                event = lane.decode(record.value)
+        value = record.value or b""
+        event: Event | bytes = value
+        schema_id: int | None = None
+        with contextlib.suppress(EventError):  # what nobody can decode is kept as it is: its bytes say all
+            schema_id = unframe(value)[0]
+            # Another version of the contract may decode it to something else, and not notice.
+            if lane is not None and (CONTRACT_LABEL, labels.get(CONTRACT_LABEL)) in lane.labels:
+                event = lane.decode(value)
         return dead_letter_record(
             event,
             topic=record.topic,
@@ -115,7 +120,7 @@ class Carried:
             key=record.key,
             headers=record.headers,
             contract=labels.get(CONTRACT_LABEL, b"").decode() or None,
-            schema_id=None if lane is None else lane.schema_id,
+            schema_id=schema_id,
             attempts=record.attempt,
             dead_letter_topic=None if lane is None else lane.dead_letter_topic,
             suffix=config.dead_letters.suffix,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from postroom.libs.event import Violation
 from postroom.libs.exceptions import DecodeError, NotRepresentableError
-from postroom.schemas.avro_codec import frame
+from postroom.schemas.avro_codec import frame, unframe
 from postroom.schemas.json_reader import from_json, read_json
 from postroom.services.marks import CONTRACT_LABEL, TOPIC_LABEL, TYPE_LABEL
 
@@ -136,8 +136,8 @@ class Lane:
         return self._codec.encode(event, self._prefix)
 
     def decode(self, value: bytes) -> dict[str, object]:
-        """Return the event that `encode` wrote."""
-        event: dict[str, object] = self._codec.decode(value[len(self._prefix) :])
+        """Return the event that `encode` wrote, under whatever schema id. Raises DecodeError."""
+        event: dict[str, object] = self._codec.decode(unframe(value)[1])
         return event
 
     def violations(self, event: object) -> list[Violation]:
