@@ -41,6 +41,8 @@ app = typer.Typer(help="Generate or read events and publish them, with a live vi
 _SAMPLE = 3
 # Said at the start if it is known by then; a large spool is counted while the run goes on.
 _COUNTED_IN_S = 0.5
+# With a spool a run starts without Kafka; so long it tries to create the topics before.
+_TOPICS_S = 5.0
 
 
 class FailOn(StrEnum):
@@ -121,6 +123,8 @@ def run(
         drain_timeout_s=drain_timeout,
     )
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
+    if settings.spool.dir is not None:
+        settings = _with_topics_if_possible(settings, notes)
     job = Run(settings, options)
     with job:
         job.handle_signals()
@@ -139,7 +143,7 @@ def run(
     else:
         out = stdout_console()
         tell_summary(out, summary)
-        _say_next(out, settings, options.accepted)
+        _say_next(out, settings, options.accepted, summary.spooled)
     raise typer.Exit(job.exit_code())
 
 
@@ -156,6 +160,24 @@ def _for_a_run(settings: "Config") -> "Config":
     settings = settings.model_copy(update=changes)
     refuse_embedded_with_spool(settings)
     return settings
+
+
+def _with_topics_if_possible(settings: "Config", notes: "Console") -> "Config":
+    """Create the topics now if Kafka answers; the settings say that the service need not, and so can start without."""
+    from postroom.libs.exceptions import KafkaConnectionError
+    from postroom.schemas.data_contracts import configured_contracts
+    from postroom.services.topics import topic_specs
+    from postroom.streaming.kafka_admin import KafkaAdmin
+    from postroom.streaming.librdkafka_settings import client_settings
+
+    admin = KafkaAdmin(client_settings(settings), timeout_s=_TOPICS_S)
+    try:
+        if not admin.is_embedded():
+            admin.create_topics(topic_specs(configured_contracts(settings.contracts.path).values(), settings))
+    except KafkaConnectionError:
+        notes.print("Kafka does not answer: what it cannot take goes to the spool; topics were not created.")
+    contracts = settings.contracts.model_copy(update={"create_topics": False})
+    return settings.model_copy(update={"contracts": contracts})
 
 
 def _say_where(notes: "Console", settings: "Config", job: "Run") -> str:
@@ -218,7 +240,7 @@ def _show_samples(out: "Console", job: "Run") -> None:
         out.print(table)
 
 
-def _say_next(out: "Console", settings: "Config", accepted: Path | None) -> None:
+def _say_next(out: "Console", settings: "Config", accepted: Path | None, spooled: int) -> None:
     # In a virtual environment that is not active, as `make demo` leaves it, the bare name is not found.
     command = "postroom" if which("postroom") else os.path.relpath(Path(sys.executable).with_name("postroom"))
     if settings.broker == "embedded":
@@ -226,5 +248,8 @@ def _say_next(out: "Console", settings: "Config", accepted: Path | None) -> None
         out.print(f"  {command} stack up        a real Kafka and Schema Registry on this machine")
         out.print(f"  {command} run --broker HOST:PORT --registry URL --count 100000 --accepted accepted.ndjson")
         out.print(f"  {command} verify --accepted accepted.ndjson --broker HOST:PORT")
-    elif accepted is not None:
+        return
+    if spooled:
+        out.print(f"\nSend what is left: {command} spool drain --spool {settings.spool.dir} --broker {settings.broker}")
+    if accepted is not None:
         out.print(f"\nProve it: {command} verify --accepted {accepted} --broker {settings.broker}")

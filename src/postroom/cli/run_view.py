@@ -56,7 +56,7 @@ def spool_line(now: "RunSummary", run: "Run") -> str:
     """What there is to say of the spool behind a line of progress; nothing while nothing is in it."""
     spool = run.spool()
     paths = [path for path in run.paths() if not path.is_direct]
-    if spool is None or not (now.spooled or spool.waiting or paths):
+    if spool is None or (spool.takes and not (now.spooled or paths)):
         return ""
     parts = [f"spooled {now.spooled:,}", *map(_path, paths)]
     if spool.oldest_s is not None:
@@ -73,8 +73,8 @@ def waiting_words(run: "Run") -> str:
     left_s = run.finishing_for_s
     if left_s is None or run.spool() is None:
         return ""
-    how = "Ctrl-C leaves the rest for later" if run.interrupted else "Ctrl-C twice leaves the rest for later"
-    return f"waiting for the spool to empty, {duration(left_s)} more at most ({how})"
+    how = "Ctrl-C" if run.interrupted else "Ctrl-C twice"
+    return f"waits {duration(left_s)} more for the spool to empty; {how} ends that"
 
 
 def _path(path: "PathView") -> str:
@@ -180,7 +180,7 @@ def tell_summary(console: "Console", now: "RunSummary") -> None:
     table.add_row("  delivered", f"[green]{now.delivered:,}[/]", "acknowledged by Kafka")
     table.add_row("  dead-lettered", f"[yellow]{now.dead_lettered:,}[/]", _reasons(now.dead_letters_by_reason))
     if now.spooled:
-        table.add_row("  spooled", f"[yellow]{now.spooled:,}[/]", "safe on this disk, to be sent: postroom spool drain")
+        table.add_row("  spooled", f"[yellow]{now.spooled:,}[/]", "safe on this disk, to be sent")
     table.add_row("  refused", f"{now.refused:,}", _reasons(now.refused_by_reason))
     table.add_row("  failed", f"[red]{now.failed:,}[/]" if now.failed else "0", _reasons(now.failed_by_reason))
     console.print(table)

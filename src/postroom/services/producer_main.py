@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
-from postroom.libs.event import Failed, FailedReason, Refused, RefusedReason
+from postroom.libs.event import Failed, FailedReason, Refused
 from postroom.libs.exceptions import PostroomError
 from postroom.services.event_source import generated, lines_of
 from postroom.services.journal import AcceptedJournal
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from postroom.libs.config_loader import Config
-    from postroom.libs.event import Event
+    from postroom.libs.event import Event, Outcome
     from postroom.services.receipt import Receipt
     from postroom.services.spool_view import PathView, SpoolView
 
@@ -39,13 +39,12 @@ _PATIENCE_S = 3600.0
 # Longer waits for pace are waited for here, where a signal ends them at once.
 _LONG_WAIT_S = 0.2
 
-# After an event that found no room the run goes on no sooner than it was told, and no later than this.
+# After an event that was refused for now the run goes on no sooner than it was told, and no later than this.
 _RETRY_S = 1.0
 _LONGEST_RETRY_S = 60.0
 # So long it then waits for the answer to the next event before it hands in more.
 _ANSWER_S = 10.0
 _LOOK_S = 0.005
-_NO_ROOM = frozenset({RefusedReason.SPOOL_FULL, RefusedReason.SPOOL_UNAVAILABLE, RefusedReason.QUEUE_FULL})
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +114,7 @@ class Run:
         self._stop = threading.Event()
         self._hurry = False
         self._terminated = False
-        self._no_room: Refused | Failed | None = None
+        self._refusal: Outcome | None = None
         self._feed_until: float | None = None
         self._finish_by: float | None = None
         self.interrupted = False
@@ -181,34 +180,33 @@ class Run:
             # Not `publish_event`, which would wait for the disk for each of them when it writes ahead.
             item = service.admit(event, options.event_type, None, None, None, None)
             service.hand_over(item, _PATIENCE_S)
-            item.receipt.listen(self._note_no_room)
+            item.receipt.listen(self._note_refusal)
             if on_receipt is not None:
                 on_receipt(item.receipt)
-            if is_held_up or self._no_room is not None:
-                is_held_up = self._wait_for_room(item.receipt)
+            if is_held_up or self._refusal is not None:
+                is_held_up = self._hold_up(item.receipt)
 
     def _feed_left_s(self) -> float:
         """Return for how many seconds more events may be handed in."""
         return math.inf if self._feed_until is None else self._feed_until - self._clock.monotonic()
 
-    def _note_no_room(self, receipt: Receipt) -> None:
-        """Remember that an event found no room, which may come out when others were handed in behind it."""
+    def _note_refusal(self, receipt: Receipt) -> None:
+        """Remember that an event was refused for now; a disk's answer may come when others were handed in behind it."""
         outcome = receipt.outcome
-        if (isinstance(outcome, Refused) and outcome.reason in _NO_ROOM) or (
-            isinstance(outcome, Failed) and outcome.reason is FailedReason.SPOOL_UNAVAILABLE
-        ):
-            self._no_room = outcome
+        is_for_now = isinstance(outcome, Refused) and outcome.retry_after_s is not None
+        if is_for_now or (isinstance(outcome, Failed) and outcome.reason is FailedReason.SPOOL_UNAVAILABLE):
+            self._refusal = outcome
 
-    def _wait_for_room(self, receipt: Receipt) -> bool:
-        """Let the run go through its source no faster than a spool, a disk or a queue without room takes events.
+    def _hold_up(self, receipt: Receipt) -> bool:
+        """Let the run not burn through its source while nothing takes events: no room in spool or queue, no registry.
 
-        Waits for the answer to the event of `receipt` and, if there was no room for it, for as long as it says. Returns
-        whether there was none: then the next event is a trial again, and nothing is handed in behind it.
+        Waits for the answer to the event of `receipt` and, if it was refused for now, as long as it says. Returns
+        whether it was: then the next event is a trial again, and nothing is handed in behind it.
         """
         end = self._clock.monotonic() + _ANSWER_S
         while not (receipt.safe or receipt.done() or self._stop.is_set()) and self._clock.monotonic() < end:
             self._stop.wait(_LOOK_S)
-        outcome, self._no_room = self._no_room, None
+        outcome, self._refusal = self._refusal, None
         if outcome is None:
             return False
         told_s = outcome.retry_after_s if isinstance(outcome, Refused) else None

@@ -134,8 +134,8 @@ def paths_of(parts: Components, clock: Clock) -> list[PathView]:
 
 def spool_of(parts: Components, clock: Clock) -> SpoolView | None:
     """Return what the spool of a service says, None for a service without one."""
-    spooling = parts.spooling
-    if spooling is None:
+    spooling, directory = parts.spooling, parts.config.spool.dir
+    if spooling is None or directory is None:
         return None
     status = spooling.spool.status()
     slots = status.slots
@@ -145,7 +145,7 @@ def spool_of(parts: Components, clock: Clock) -> SpoolView | None:
     ]
     queues = [queue for slot in slots for queue in (slot.records, slot.dead_letters)]
     return SpoolView(
-        directory=str(parts.config.spool.dir),
+        directory=str(directory.absolute()),
         slots=tuple(slot.name for slot in slots),
         records=_queue(Kind.RECORD, [slot.records for slot in slots], spooling, clock),
         dead_letters=_queue(Kind.DEAD_LETTER, [slot.dead_letters for slot in slots], spooling, clock),

@@ -1,0 +1,180 @@
+"""The drain of `postroom spool drain`: a producer service that is handed nothing, watched until its spool is empty."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from postroom.cli.words import counts, duration, printable
+from postroom.libs.clock import SYSTEM_CLOCK, Clock
+from postroom.services.health_checks import REMEDIES
+from postroom.services.producer_service import ProducerService
+from postroom.services.spool_view import PathView, SpoolView, paths_of, spool_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from postroom.libs.config_loader import Config
+
+STILL_S = 30.0
+"""So long Kafka is there and nothing moves before it is said that nothing will."""
+
+_LOOK_S = 0.05
+
+
+class Verdict(Enum):
+    """What a look at the draining says."""
+
+    GO_ON = "go_on"
+    EMPTY = "empty"
+    STUCK = "stuck"  # what is left will not move, however long one waits
+    TIME_IS_UP = "time_is_up"
+
+
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
+    """The draining at one moment. `still_s`: for so many seconds nothing has left; `closed`: paths that are not direct."""
+
+    elapsed_s: float = 0.0
+    sent: int = 0
+    waiting: int = 0
+    by_topic: dict[str, int] = {}
+    rejected: int = 0
+    oldest_s: float | None = None
+    is_counted: bool = True
+    is_connected: bool = True
+    away_s: float = 0.0
+    problem: str = ""
+    still_s: float = 0.0
+    closed: tuple[PathView, ...] = ()
+
+
+def judge(now: Situation, left_s: float | None) -> Verdict:
+    """Say whether the draining is over. `left_s` is what is left of the time that it may take, None for no limit.
+
+    With a limit it waits until then for what a person can mend; without one it waits for Kafka as long as it takes, but
+    not for a topic that nobody creates, a right that nobody gives, or records that the disk does not give back.
+    """
+    if now.is_counted and not now.waiting:
+        return Verdict.EMPTY
+    if now.is_counted and now.waiting <= now.rejected:
+        return Verdict.STUCK
+    if left_s is not None:
+        return Verdict.TIME_IS_UP if left_s <= 0 else Verdict.GO_ON
+    needs_a_person = all(path.problem in REMEDIES or path.problem is None for path in now.closed)
+    return Verdict.STUCK if now.is_connected and needs_a_person and now.still_s >= STILL_S else Verdict.GO_ON
+
+
+def progress(now: Situation) -> str:
+    """One line for people: what was sent, what is left, and what it is waiting for."""
+    parts = [f"{now.elapsed_s:7.1f} s", f"sent {now.sent:,}", f"left {now.waiting:,}"]
+    if now.by_topic:
+        parts[-1] += f" ({counts(now.by_topic)})"
+    if not now.is_counted:
+        parts[-1] += " and counting"
+    if now.oldest_s is not None:
+        parts.append(f"oldest {duration(now.oldest_s)}")
+    if not now.is_connected:
+        why = f" ({now.problem})" if now.problem else ""
+        parts.append(f"waits for Kafka, not there for {duration(now.away_s)}{why}")
+    else:
+        parts += [f"{printable(path.topic)}: {path.problem}" for path in now.closed if path.problem is not None]
+    return "  ".join(parts)
+
+
+def remedies(now: Situation) -> list[str]:
+    """What is left and why, a line each, with what a person can do about it."""
+    lines = [
+        f"{printable(path.topic)}: {path.problem}; {REMEDIES.get(path.problem, 'see the log')}"
+        for path in now.closed
+        if path.problem is not None
+    ]
+    if now.rejected:
+        lines.append(
+            f"{now.rejected:,} dead letters were refused by the broker and stay in the spool: see the lines "
+            "dead_letter_rejected, make the topic take them (its max.message.bytes), and drain again"
+        )
+    if not lines and now.is_connected and now.waiting:
+        lines.append(f"{now.waiting:,} records could not be read from the disk: see the log and the quarantine")
+    return lines
+
+
+class SpoolDrain:
+    """Takes over what lies unclaimed in a spool, and sends it. A context manager; inside, it drains."""
+
+    def __init__(self, settings: Config, directory: Path, clock: Clock = SYSTEM_CLOCK) -> None:
+        spool = settings.spool.model_copy(update={"dir": directory, "write_ahead": "off"})
+        contracts = settings.contracts.model_copy(update={"create_topics": False})
+        config = settings.model_copy(update={"spool": spool, "contracts": contracts})
+        self._service = ProducerService(config, registry=_NoRegistry(), clock=clock)
+        self._clock = clock
+        self._started = self._moved = clock.monotonic()
+        self._last = (0, 0)
+
+    def __enter__(self) -> Self:
+        self._service.start()
+        self._started = self._moved = self._clock.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._service.close()
+
+    def look(self) -> Situation:
+        """Return how it stands."""
+        now = self._clock.monotonic()
+        parts = self._service.parts
+        spool = spool_of(parts, self._clock)
+        assert spool is not None
+        sent = self._service.ledger.total().drained
+        if (sent, spool.waiting) != self._last:
+            self._last, self._moved = (sent, spool.waiting), now
+        condition = parts.publisher.condition()
+        return Situation(
+            elapsed_s=now - self._started,
+            sent=sent,
+            waiting=spool.waiting,
+            by_topic=_by_topic(spool),
+            rejected=spool.rejected,
+            oldest_s=spool.oldest_s,
+            is_counted=spool.is_counted,
+            is_connected=condition.connected is True,
+            away_s=condition.since_s,
+            problem=condition.problem,
+            still_s=now - self._moved,
+            closed=tuple(path for path in paths_of(parts, self._clock) if not path.is_direct),
+        )
+
+    def run(self, left_s: Callable[[], float | None], tell: Callable[[Situation], object]) -> tuple[Verdict, Situation]:
+        """Drain until it is over; `tell` gets every look."""
+        while True:
+            now = self.look()
+            verdict = judge(now, left_s())
+            if verdict is not Verdict.GO_ON:
+                return verdict, now
+            tell(now)
+            self._clock.sleep(_LOOK_S)
+
+
+def _by_topic(spool: SpoolView) -> dict[str, int]:
+    topics = dict(spool.records.by_topic)
+    for topic, count in spool.dead_letters.by_topic.items():
+        topics[topic] = topics.get(topic, 0) + count
+    return topics
+
+
+class _NoRegistry:
+    """What is spooled is encoded already, and nothing else is sent: no registry is asked, and none must be there."""
+
+    def lookup(self, subject: str, schema_json: str) -> int:
+        """Return a number that no record will carry."""
+        del subject, schema_json
+        return 0
+
+    def register(self, subject: str, schema_json: str) -> int:
+        """Return a number that no record will carry."""
+        return self.lookup(subject, schema_json)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""
