@@ -251,7 +251,7 @@ class Drain:
         except BaseException as exc:
             path.drain_out -= 1
             self._out -= 1
-            self._spool.put_back([waiting], sent=not isinstance(exc, QueueFullError))
+            self._spool.put_back([waiting], sent=waiting.sent_before or not isinstance(exc, QueueFullError))
             path.is_put_back = True
             if not isinstance(exc, QueueFullError):
                 raise

@@ -153,7 +153,8 @@ class Life:
         ids = [record.event_id for record in self.records]
         there = set(ids)
         safe = {event_id for event_id, outcome in outcomes.items() if outcome.is_safe}
-        assert safe <= there, ("lost", sorted(safe - there), told)
+        lost = {event_id: outcomes[event_id] for event_id in safe - there}
+        assert not lost, ("lost", lost, told)
         never = {event_id for event_id, outcome in outcomes.items() if nothing_is_in_kafka(outcome)}
         assert not never & there, ("said to be nowhere", sorted(never & there))
         self._check_marks()
