@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from postroom.libs.exceptions import EventError, PostroomError
 from postroom.libs.logger import get_logger, limited
 from postroom.schemas.avro_codec import unframe
-from postroom.services.marks import CONTRACT_LABEL, REASON_LABEL, TOPIC_LABEL, TYPE_LABEL
+from postroom.services.marks import CONTRACT_LABEL, REASON_LABEL, TOPIC_LABEL, TYPE_LABEL, marked
 from postroom.streaming.dead_letter_queue import Stage, dead_letter_record
 from postroom.streaming.spool.record_format import Kind
 
@@ -87,8 +87,11 @@ class Carried:
 
         try:
             record = self._dead_letter(waiting, reason)
-            labels = tuple(pair for pair in waiting.labels if pair[0] != REASON_LABEL)
-            labels = (*labels, (REASON_LABEL, reason.value.encode()))
+            if waiting.sent_before:  # a try before this one may have buried it already
+                record = marked(record, record.attempt + 1)
+            labels = tuple(pair for pair in waiting.labels if pair[0] not in {REASON_LABEL, TOPIC_LABEL})
+            own = ((TOPIC_LABEL, self._book(waiting).topic.encode()), (REASON_LABEL, reason.value.encode()))
+            labels = (*labels, *own)
             self._spool.append(record, kind=Kind.DEAD_LETTER, labels=labels, on_stored=stored)
         except PostroomError as exc:
             self._log.error("burial_failed", operation="drain", event_id=waiting.record.event_id, error=exc.code)
