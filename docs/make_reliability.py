@@ -336,10 +336,11 @@ specification](specs/spool-format.md)). Each kind of finding was planted once in
 
 _MATRIX_HEAD = """
 One row is one kind of fault; in its rounds nothing else happens, except between `+` signs. In the mixes
-everything comes in random order, and what is found there belongs to no single fault. "Off, fsync"
-says how many of the tries had which `write_ahead`. "Lost" is accepted and nowhere; "repeats without a mark" are copies beyond the first without `x-attempt` above 1, whoever made them;
-"reordered" are first occurrences behind a later one of the same key, within one process; "unanswered" never got
-an outcome, though nobody killed the application; "invented" was never handed in, or with another content.
+everything comes in random order, and what is found there belongs to no single fault. "Off, fsync" says how many
+of the tries had which `write_ahead`. "Lost" is accepted and nowhere; "repeats without a mark" are copies beyond
+the first without `x-attempt` above 1, whoever made them; "reordered" are first occurrences behind a later one
+of the same key, within one process; "unanswered" never got an outcome, though nobody killed the application;
+"invented" was never handed in, or with another content.
 """
 
 _PROOF_HEAD = """
