@@ -171,11 +171,13 @@ class TestAway:
 
     def test_a_full_queue_is_waited_for_and_then_handed_over_to_the_spool(self, tmp_path: Path) -> None:
         with service_with(tmp_path) as service:
-            service.publish_event(event(0)).result(PATIENCE_S)
+            service.faults.slow(10_000)
+            first = service.publish_event(event(0))
             service.faults.queue_full()
             receipt = service.publish_event(event(1), timeout=1.0)
             assert isinstance(receipt.result(PATIENCE_S), Spooled)
-            service.faults.queue_has_room()
+            assert isinstance(first.result(PATIENCE_S), Spooled)
+            service.faults.slow(0).queue_has_room()
             wait_until(lambda: is_drained(service))
             assert numbers(service) == [0, 1]
 
