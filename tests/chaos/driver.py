@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import time
 import traceback
@@ -77,7 +78,10 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """What the figures were measured on."""
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
     return {
+        "postroom": f"{metadata.version('postroom')}, commit {commit or 'unknown'}",
         "Python": platform.python_version(),
         "confluent-kafka": metadata.version("confluent-kafka"),
         "librdkafka": confluent_kafka.libversion()[0],

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
 from postroom.libs.exceptions import StackError
 from postroom.testing.broker_settings import free_ports
 from postroom.testing.local_stack import LocalStack
@@ -180,9 +182,29 @@ class Site:
         if fault.kill_inside:
             found["proved"] = found["proved"] and found["kill"]["proved"]
         if settle:
-            back = self.wait_for_deliveries()
-            found["delivering_again_s"] = None if back is None else round(back, 2)
+            began = time.monotonic()
+            found["first_record_s"] = self._wait_for_records()
+            is_back = self.wait_for_deliveries() is not None
+            found["delivering_again_s"] = round(time.monotonic() - began, 2) if is_back else None
         return found
+
+    def _wait_for_records(self) -> float | None:
+        """Wait until the topic grows, as Kafka itself says; the seconds it took, None when it did not."""
+        began = time.monotonic()
+        consumer = Consumer({"bootstrap.servers": self.ground.stack.bootstrap, "group.id": "watch", "log_level": 0})
+        try:
+            size: int | None = None
+            while time.monotonic() - began < _RECOVER_S:
+                with contextlib.suppress(KafkaException):  # not every leader answers yet
+                    partitions = [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
+                    ends = [consumer.get_watermark_offsets(partition, timeout=2.0)[1] for partition in partitions]
+                    if size is not None and sum(ends) > size:
+                        return round(time.monotonic() - began, 2)
+                    size = sum(ends) if size is None else size
+                time.sleep(0.02)
+            return None
+        finally:
+            consumer.close()
 
     def _kill_until_it_counts(self, found: Evidence) -> Evidence:
         uncounted = []
