@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.segments import Segment
     from postroom.streaming.spool.waiting import Waiting
 
+_LOOK_BYTES = 1024 * 1024
+
 
 class Damages(msgspec.Struct):
     """What could not be read since this queue was opened.
@@ -50,16 +52,21 @@ class DamageControl:
         self._aside_lock = threading.Lock()
         self.damages = Damages()
 
-    def note(self, segment: Segment, damage: Damage, *, torn: bool = False) -> None:
+    def note(self, segment: Segment, damage: Damage) -> None:
         """Take note of a range, to be set aside."""
         if segment.damaged.get(damage.offset, 0) >= damage.length:
             return
         segment.damaged[damage.offset] = damage.length
         segment.unsaved.append((damage.offset, damage.length))
-        if torn:
+        self.damages.ranges += 1
+
+    def note_torn(self, segment: Segment, file: File, offset: int) -> None:
+        """Take note that no frame comes after `offset`. Zeros are nothing: the room that was made ahead."""
+        length = _without_zeros(file, offset, segment.size) - offset
+        if length and offset not in segment.damaged:
+            segment.damaged[offset] = length
+            segment.unsaved.append((offset, length))
             self.damages.torn_tails += 1
-        else:
-            self.damages.ranges += 1
 
     def found(self, segment: Segment, damage: Damage, hand: Hand) -> None:
         """Deal with a range that turned out unreadable after its segment was counted. Raises OSError.
@@ -118,7 +125,7 @@ class DamageControl:
     def _recount(self, segment: Segment, good: list[_Good], counted: dict[int, int] | None, hand: Hand) -> None:
         """Make the counts those of the frames that can be read or are in hand. The queue's lock is held."""
         there = {frame.sequence: frame for frame in good}
-        for sequence, held, _ in hand.of_segment(segment):
+        for sequence, held in hand.of_segment(segment):
             if sequence not in there:
                 segment.unreadable.add(sequence)
                 there[sequence] = _Good(sequence, held.topic, held.key_hash, held.size)
@@ -163,3 +170,14 @@ def new_scan(segment: Segment, file: File) -> FrameScan:
     """Return a scan of a segment's file from its first frame on."""
     header = segment.header
     return FrameScan(file, seed=header.seed, kind=header.kind, next_sequence=header.first_sequence)
+
+
+def _without_zeros(file: File, begin: int, end: int) -> int:
+    """Return where the zeros begin that the range ends with."""
+    while end > begin:
+        at = max(begin, end - _LOOK_BYTES)
+        rest = file.read_at(end - at, at).rstrip(b"\0")
+        if rest:
+            return at + len(rest)
+        end = at
+    return begin

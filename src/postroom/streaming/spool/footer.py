@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import struct
+from array import array
+from collections import Counter
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from postroom.streaming.spool.record_format import FOOTER_KIND, FRAME_HEADER_BYTES, pack_frames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from postroom.streaming.spool.group_commit import PendingFrame
+    from postroom.streaming.spool.group_commit import Batch
 
 END_MAGIC = b"PSFT"
 END_BYTES = 8
@@ -23,13 +27,18 @@ _END = struct.Struct("<I4s")
 class Summary:
     """Counts of frames: by topic (frames, bytes) and by key hash. `oldest_ms` is the first frame's appended time."""
 
-    __slots__ = ("frames", "keys", "oldest_ms", "topics")
+    __slots__ = ("_hashes", "frames", "oldest_ms", "topics")
 
     def __init__(self) -> None:
         self.frames = 0
         self.oldest_ms = 0
         self.topics: dict[str, list[int]] = {}
-        self.keys: dict[int, int] = {}
+        self._hashes = array("I")  # four bytes a frame, counted when somebody asks; a dict while it grows takes 100
+
+    @property
+    def keys(self) -> dict[int, int]:
+        """How many frames there are of each key hash."""
+        return Counter(self._hashes)
 
     def add(self, topic: str, key_hash: int | None, frame_bytes: int, appended_ms: int) -> None:
         """Count one more frame; `key_hash` is None for a record without a key."""
@@ -42,37 +51,31 @@ class Summary:
         sums[0] += 1
         sums[1] += frame_bytes
         if key_hash is not None:
-            self.keys[key_hash] = self.keys.get(key_hash, 0) + 1
+            self._hashes.append(key_hash)
 
-    def add_all(self, frames: Sequence[PendingFrame]) -> dict[str, tuple[int, int]]:
-        """Count many frames; return how many and how many bytes they are for each topic."""
-        if frames and not self.frames:
-            self.oldest_ms = frames[0].appended_ms
-        self.frames += len(frames)
-        keys = self.keys
-        by_topic: dict[str, tuple[int, int]] = {}
-        for frame in frames:
-            count, size = by_topic.get(frame.topic, (0, 0))
-            by_topic[frame.topic] = (count + 1, size + frame.size)
-            if (key_hash := frame.key_hash) is not None:
-                keys[key_hash] = keys.get(key_hash, 0) + 1
-        add_topics(self.topics, by_topic)
-        return by_topic
+    def add_batch(self, batch: Batch) -> None:
+        """Count the frames of a batch."""
+        if batch.tickets and not self.frames:
+            self.oldest_ms = batch.tickets[0].appended_ms
+        self.frames += len(batch.tickets)
+        self._hashes.extend(batch.key_hashes)
+        add_topics(self.topics, batch.topics)
 
     def pack(self, seed: int, next_sequence: int) -> bytes:
         """Return the footer frame."""
-        parts = [_HEAD.pack(self.frames, self.oldest_ms, len(self.topics), len(self.keys))]
+        keys = self.keys
+        parts = [_HEAD.pack(self.frames, self.oldest_ms, len(self.topics), len(keys))]
         for topic, (frames, size) in self.topics.items():
             name = topic.encode()
             parts += (_TOPIC.pack(len(name), frames, size), name)
-        hashes = sorted(self.keys)
-        parts.append(struct.pack(f"<{2 * len(hashes)}I", *(part for key in hashes for part in (key, self.keys[key]))))
+        pairs = sorted(keys.items())
+        parts.append(struct.pack(f"<{2 * len(pairs)}I", *(part for pair in pairs for part in pair)))
         whole = FRAME_HEADER_BYTES + sum(map(len, parts)) + END_BYTES
         parts.append(_END.pack(whole, END_MAGIC))
         return pack_frames(seed, FOOTER_KIND, [(0, next_sequence, b"".join(parts))])
 
 
-def add_topics(sums: dict[str, list[int]], more: Mapping[str, tuple[int, int]]) -> None:
+def add_topics(sums: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> None:
     """Add frames and bytes by topic to `sums`."""
     for topic, (frames, size) in more.items():
         held = sums.get(topic)
@@ -90,19 +93,27 @@ def footer_length(last_bytes: bytes) -> int | None:
     return length if magic == END_MAGIC else None
 
 
-def parse_footer(body: bytes) -> Summary:
+class Footer(msgspec.Struct, frozen=True):
+    """What a footer says: the sums of all frames of its segment."""
+
+    frames: int
+    oldest_ms: int
+    topics: dict[str, list[int]]
+    keys: dict[int, int]
+
+
+def parse_footer(body: bytes) -> Footer:
     """Return what `Summary.pack` stored. Raises ValueError for a body that is no footer's."""
-    summary = Summary()
+    sums: dict[str, list[int]] = {}
     try:
-        summary.frames, summary.oldest_ms, topics, keys = _HEAD.unpack_from(body)
+        frames, oldest_ms, topics, keys = _HEAD.unpack_from(body)
         at = _HEAD.size
         for _ in range(topics):
-            name_bytes, frames, size = _TOPIC.unpack_from(body, at)
+            name_bytes, count, size = _TOPIC.unpack_from(body, at)
             at += _TOPIC.size
-            summary.topics[body[at : (at := at + name_bytes)].decode()] = [frames, size]
+            sums[body[at : (at := at + name_bytes)].decode()] = [count, size]
         if at + 8 * keys + END_BYTES != len(body):
             raise ValueError("the footer has another length than its parts")
-        summary.keys = dict(struct.iter_unpack("<II", body[at:-END_BYTES]))
+        return Footer(frames, oldest_ms, sums, dict(struct.iter_unpack("<II", body[at:-END_BYTES])))
     except struct.error:
         raise ValueError("the footer ends too early") from None
-    return summary

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from google_crc32c import value as crc32c
 
-from postroom.streaming.spool.footer import END_BYTES, Summary, footer_length, parse_footer
+from postroom.streaming.spool.footer import END_BYTES, Footer, footer_length, parse_footer
 from postroom.streaming.spool.record_format import (
     FOOTER_KIND,
     FRAME_HEADER_BYTES,
@@ -127,7 +127,7 @@ class FrameScan:
         return end
 
 
-def read_footer(file: File, size: int, seed: int) -> tuple[int, int, Summary] | None:
+def read_footer(file: File, size: int, seed: int) -> tuple[int, int, Footer] | None:
     """Return where the frames end, the sequence after the last, and the sums; None without a whole footer."""
     if size < FRAMES_BEGIN + FRAME_HEADER_BYTES + END_BYTES:
         return None

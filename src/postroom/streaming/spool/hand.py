@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from postroom.streaming.spool.frame_scan import Frame
-    from postroom.streaming.spool.group_commit import PendingFrame
+    from postroom.streaming.spool.group_commit import Ticket
     from postroom.streaming.spool.segment_store import QueuePlace, SegmentStore
     from postroom.streaming.spool.segments import Segment
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
-    """What has to be known of a record in hand to count it out. `size` is that of its frame."""
+    """What has to be known of a record in hand to count it out; a ticket knows it, too. `size` is that of its frame."""
 
     topic: str
     size: int
@@ -37,7 +37,7 @@ class Hand:
         self._place = place
         self._store = store
         self._read: dict[int, Held] = {}
-        self._claimed: dict[int, Held] = {}
+        self._claimed: dict[int, Ticket] = {}
         self.is_dirty = False
         self.has_put_back = False
 
@@ -60,28 +60,23 @@ class Hand:
         self._read[frame.sequence] = Held(stored.record.topic, frame.size, key_hash, stored.appended_ms)
         segment.in_hand += 1
 
-    def take_claimed(self, segment: Segment, frames: Iterable[PendingFrame]) -> None:
+    def take_claimed(self, segment: Segment, tickets: Sequence[Ticket]) -> None:
         """Take records that were stored as claimed."""
-        claimed, before = self._claimed, len(self._claimed)
-        for frame in frames:
-            claimed[frame.sequence] = Held(frame.topic, frame.size, frame.key_hash, frame.appended_ms)
-        segment.in_hand += len(claimed) - before
+        self._claimed.update({ticket.sequence: ticket for ticket in tickets})
+        segment.in_hand += len(tickets)
 
     # -- out of it; these take the lock
 
     def ack(self, sequence: int) -> bool:
         """Note that a record is safe elsewhere; False for one that is not in hand. Never waits for the disk."""
         with self._place.lock:
-            held = self._claimed.pop(sequence, None)
+            held: Ticket | Held | None = self._claimed.pop(sequence, None)
             if held is None:
                 held = self._read.pop(sequence, None)
                 if held is None:
                     return False
-                self._store.waiting.remove_one(held.topic, held.key_hash)
-            segment = self._store.holding(sequence)
-            segment.mark_done(sequence)
-            segment.take(held.topic, held.size)
-            segment.in_hand -= 1
+                self._store.waiting.remove(held.topic, held.key_hash)
+            self._store.holding(sequence).acknowledge(sequence, held.topic, held.size)
             self.is_dirty = True
         return True
 
@@ -93,8 +88,11 @@ class Hand:
         count, waiting = 0, self._store.waiting
         with self._place.lock:
             for sequence in sequences:
-                was_claimed = (held := self._claimed.pop(sequence, None)) is not None
-                if held is None and (held := self._read.pop(sequence, None)) is None:
+                held: Ticket | Held | None = self._claimed.pop(sequence, None)
+                was_claimed = held is not None
+                if held is None:
+                    held = self._read.pop(sequence, None)
+                if held is None:
                     continue
                 count += 1
                 segment = self._store.holding(sequence)
@@ -105,21 +103,20 @@ class Hand:
                     segment.lose_unreadable(sequence, held.topic, held.size, held.key_hash)
                     self._store.damage.lost_record(held.topic)
                     if not was_claimed:
-                        waiting.remove_one(held.topic, held.key_hash)
+                        waiting.remove(held.topic, held.key_hash)
                 elif was_claimed:
-                    waiting.add_one(held.topic, held.key_hash)
+                    waiting.add(held.topic, held.key_hash)
             self.has_put_back = self.has_put_back or count > 0
         return count
 
     # -- looking; the caller holds the lock
 
-    def of_segment(self, segment: Segment) -> Iterator[tuple[int, Held, bool]]:
-        """Give what is in hand of one segment: sequence, what is known, whether it is claimed."""
+    def of_segment(self, segment: Segment) -> Iterator[tuple[int, Ticket | Held]]:
+        """Give what is in hand of one segment: the sequence, and what is known."""
         first, behind = segment.header.first_sequence, segment.next_sequence
-        for table in (self._read, self._claimed):
-            for sequence, held in table.items():
-                if first <= sequence < behind:
-                    yield sequence, held, table is self._claimed
+        tables: tuple[Mapping[int, Ticket | Held], ...] = (self._read, self._claimed)
+        for table in tables:
+            yield from ((sequence, held) for sequence, held in table.items() if first <= sequence < behind)
 
     def end(self) -> int:
         """Return the sequence after the highest in hand; 0 when nothing is."""

@@ -33,7 +33,8 @@ class Quarantine:
         It survives a power cut when this returns. Ranges of zeros are not kept. Raises OSError.
         """
         header = segment.header
-        name = f"{self._path}/{header.kind}-{header.segment_id:020d}-{offset}.bad"
+        # Ids begin anew when no segment is left: only with its seed a name stands for one segment.
+        name = f"{self._path}/{header.kind}-{header.segment_id:020d}-{header.seed:08x}-{offset}.bad"
         if self._kept_bytes(name) >= FRAMES_BEGIN + length:
             return False
         source = self._file_system.open_to_read(segment.path)

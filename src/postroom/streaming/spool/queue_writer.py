@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from postroom.libs.exceptions import SpoolError
     from postroom.streaming.spool.availability import Availability
     from postroom.streaming.spool.cursor_keeper import CursorKeeper
-    from postroom.streaming.spool.group_commit import Batch, PendingFrame
+    from postroom.streaming.spool.group_commit import Batch, Ticket
     from postroom.streaming.spool.hand import Hand
     from postroom.streaming.spool.segment_store import QueuePlace, SegmentStore
     from postroom.streaming.spool.segments import SegmentWriter
 
 
 class WriteSettings(msgspec.Struct, frozen=True):
-    """How a queue writes. `salt` gives 8 random bytes."""
+    """How a queue writes. `salt` gives 8 random bytes, `fill_bytes` is how far segments are filled ahead at most."""
 
     segment_bytes: int
+    fill_bytes: int
     batch_bytes: int
     clock: Clock
     salt: Callable[[], bytes]
@@ -89,7 +90,7 @@ class QueueWriter:
             return
         try:
             writer = self._writer
-            if writer is not None and not writer.segment.waiting and writer.segment.size >= smallest_bytes:
+            if writer is not None and not writer.segment.waiting and writer.segment.frames_end >= smallest_bytes:
                 self._give_up(writer)
                 writer.close()
         finally:
@@ -114,20 +115,19 @@ class QueueWriter:
         try:
             writer = self._writer_for(batch)
             seed, kind = writer.segment.header.seed, self._place.kind
-            frames = [(frame.attempts, frame.sequence, frame.body) for frame in batch.frames]
-            writer.append(pack_frames(seed, kind, frames))
+            writer.append(pack_frames(seed, kind, batch.frames))
         except (OSError, MemoryError) as exc:
             may_resurface = False
             if writer is not None:
                 may_resurface = not writer.cut_back()
                 self._give_up(writer)
-            return self._failed(batch, _os_error(exc), may_resurface=may_resurface and bool(batch.frames))
-        claims = [frame for frame in batch.frames if frame.is_claim]
+            return self._failed(batch, _os_error(exc), may_resurface=may_resurface and bool(batch.tickets))
+        claims = [ticket for ticket in batch.tickets if ticket.wants_claim] if batch.claims else []
         batch.claims_hold = self._is_noted(claims)
         self._stored(batch, writer, claims)
         return None
 
-    def _is_noted(self, claims: list[PendingFrame]) -> bool:
+    def _is_noted(self, claims: list[Ticket]) -> bool:
         """Note on the disk that these are handed out, before anybody can learn that they are stored."""
         try:
             if claims:
@@ -153,7 +153,10 @@ class QueueWriter:
         place, settings = self._place, self._settings
         self._keeper.ensure()  # while there is room: a full disk must not keep records from being handed out
         with place.lock:
-            first = batch.frames[0].sequence if batch.frames else self._store.next_sequence
+            # A try without frames may come while some wait: they go into this segment, and have their numbers already.
+            first = (
+                batch.tickets[0].sequence if batch.tickets else self.waiting.first_sequence(self._store.next_sequence)
+            )
             segment_id = self._store.next_id
         writer = create_segment(
             place.file_system,
@@ -163,27 +166,30 @@ class QueueWriter:
             first_sequence=first,
             now_ms=settings.clock.time_ms(),
             salt=settings.salt(),
+            segment_bytes=settings.segment_bytes,
+            fill_bytes=settings.fill_bytes,
         )
         self._writer = writer
         with place.lock:
             self._store.add(writer.segment)
         return writer
 
-    def _stored(self, batch: Batch, writer: SegmentWriter, claims: list[PendingFrame]) -> None:
+    def _stored(self, batch: Batch, writer: SegmentWriter, claims: list[Ticket]) -> None:
         segment, summary = writer.segment, writer.summary
         with self._place.lock:
             if batch.claims_hold:
                 self._hand.take_claimed(segment, claims)
             else:
-                self._store.waiting.add(claims)
-            add_topics(segment.topics, summary.add_all(batch.frames))
+                self._store.waiting.add_all([ticket.topic for ticket in claims], [ticket.key_hash for ticket in claims])
+            summary.add_batch(batch)
+            add_topics(segment.topics, batch.topics)
             segment.oldest_ms = summary.oldest_ms
-            segment.waiting += len(batch.frames)
+            segment.waiting += len(batch.tickets)
             segment.frames_end += batch.size
             segment.held_back += batch.size
             segment.size = segment.frames_end
-            if batch.frames:
-                segment.next_sequence = batch.frames[-1].sequence + 1
+            if batch.tickets:
+                segment.next_sequence = batch.tickets[-1].sequence + 1
             self._store.disk_bytes += batch.size
             self.waiting.forget(batch)
             self._availability.succeeded()
@@ -192,9 +198,9 @@ class QueueWriter:
         place = self._place
         with place.lock:
             self.waiting.forget(batch)
-            for frame in batch.frames:
-                if not frame.is_claim:
-                    self._store.waiting.remove_one(frame.topic, frame.key_hash)
+            for ticket in batch.tickets:
+                if not ticket.wants_claim:
+                    self._store.waiting.remove(ticket.topic, ticket.key_hash)
             return self._availability.failed(exc, self._settings.clock.monotonic(), may_resurface=may_resurface)
 
     def _seal(self, writer: SegmentWriter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +15,7 @@ from postroom.libs.event import Record
 from postroom.libs.exceptions import NotRepresentableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from postroom.libs.event import Headers
 
@@ -32,7 +33,9 @@ _CHECKED = struct.Struct("<IIBBHIQ")
 _FRAME = struct.Struct("<IIIBBHIQ")
 _BODY = struct.Struct("<qqHHHHII")
 _PAIR = struct.Struct("<HI")
-_NULL = 0xFFFF_FFFF
+_pack_body_head = _BODY.pack
+_pack_pair = _PAIR.pack
+_MAX_U32 = _NULL = 0xFFFF_FFFF
 
 SMALLEST_FRAME_BYTES = FRAME_HEADER_BYTES + _BODY.size
 
@@ -119,37 +122,70 @@ def parse_frame_header(seed: int, data: bytes, at: int) -> FrameHeader | None:
     return FrameHeader(length, body_checksum, kind, attempts, sequence)
 
 
-def pack_body(record: Record, labels: Headers, appended_ms: int) -> bytes:
-    """Return the bytes of a record. Raises NotRepresentableError for what no frame can hold."""
+@lru_cache(1024)
+def _encoded(text: str) -> bytes:
+    """Names of topics and headers come again with every record."""
+    return text.encode()
+
+
+def _pack_pairs(pairs: Headers) -> bytes:
+    parts: list[bytes] = []
+    for name, content in pairs:
+        encoded = _encoded(name)
+        parts += (_pack_pair(len(encoded), len(content)), encoded, content)
+    return b"".join(parts)
+
+
+_pack_labels = lru_cache(1024)(_pack_pairs)
+"""The labels of a contract are the same with every record."""
+
+
+def pack_bodies(records: Iterable[Record], labels: Headers, appended_ms: int, bodies: list[bytes]) -> None:
+    """Add the bytes of each record to `bodies`. Raises NotRepresentableError at the first that no frame can hold.
+
+    Written out: a call for each record would cost as much as its packing.
+    """
+    packed_labels, label_count = _pack_labels(labels), len(labels)
     try:
-        event_id, topic = record.event_id.encode(), record.topic.encode()
-        key, value, headers = record.key, record.value, record.headers
-        parts = [
-            _BODY.pack(
-                record.timestamp_ms,
-                appended_ms,
-                len(event_id),
-                len(topic),
-                len(headers),
-                len(labels),
-                _NULL if key is None else len(key),
-                _NULL if value is None else len(value),
-            ),
-            event_id,
-            topic,
-            key or b"",
-            value or b"",
-        ]
-        for name, content in (*headers, *labels) if labels else headers:
-            encoded = name.encode()
-            parts += (_PAIR.pack(len(encoded), len(content)), encoded, content)
-        body = b"".join(parts)
-        _U32.pack(record.attempt)
+        for record in records:
+            key, value, headers = record.key, record.value, record.headers
+            event_id, topic = record.event_id.encode(), _encoded(record.topic)
+            body = b"".join(
+                (
+                    _pack_body_head(
+                        record.timestamp_ms,
+                        appended_ms,
+                        len(event_id),
+                        len(topic),
+                        len(headers),
+                        label_count,
+                        _NULL if key is None else len(key),
+                        _NULL if value is None else len(value),
+                    ),
+                    event_id,
+                    topic,
+                    key or b"",
+                    value or b"",
+                    _pack_pairs(headers),
+                    packed_labels,
+                )
+            )
+            if len(body) > MAX_BODY_BYTES:
+                raise NotRepresentableError(
+                    f"the record has {len(body)} bytes; the spool stores up to {MAX_BODY_BYTES}"
+                )
+            if not 0 <= record.attempt <= _MAX_U32:
+                raise NotRepresentableError("the record has more attempts than the spool can count")
+            bodies.append(body)
     except (struct.error, UnicodeEncodeError):
         raise NotRepresentableError("a field of the record is longer than the spool can store, or no text") from None
-    if len(body) > MAX_BODY_BYTES:
-        raise NotRepresentableError(f"the record has {len(body)} bytes; the spool stores up to {MAX_BODY_BYTES}")
-    return body
+
+
+def pack_body(record: Record, labels: Headers, appended_ms: int) -> bytes:
+    """Return the bytes of a record. Raises NotRepresentableError for what no frame can hold."""
+    bodies: list[bytes] = []
+    pack_bodies((record,), labels, appended_ms, bodies)
+    return bodies[0]
 
 
 def parse_body(body: bytes, attempts: int) -> StoredRecord:
@@ -186,7 +222,20 @@ class KeyHash:
     def __call__(self, topic: str, key: bytes) -> int:
         """Return the hash of a record's topic and key."""
         begun = self._topics.get(topic)
-        if begun is None:
-            begun = self._topics[topic] = crc32c(topic.encode() + b"\0")
-        hashed: int = crc32c_extend(begun, key)
+        hashed: int = crc32c_extend(self._begun(topic) if begun is None else begun, key)
         return hashed
+
+    def each(self, records: Sequence[Record]) -> list[int | None]:
+        """Return the hash of each record, None for one without a key."""
+        topics, begin, extend = self._topics, self._begun, crc32c_extend
+        return [
+            None
+            if (key := record.key) is None
+            else extend(begin(topic) if (begun := topics.get(topic := record.topic)) is None else begun, key)
+            for record in records
+        ]
+
+    def _begun(self, topic: str) -> int:
+        begun: int = crc32c(topic.encode() + b"\0")
+        self._topics[topic] = begun
+        return begun

@@ -20,9 +20,11 @@ from postroom.streaming.spool.waiting import Waiting
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Sequence
 
     from postroom.libs.event import Record
     from postroom.streaming.spool.file_system import File, FileSystem
+    from postroom.streaming.spool.footer import Footer
     from postroom.streaming.spool.hand import Hand
     from postroom.streaming.spool.key_counts import KeyCounts
     from postroom.streaming.spool.quarantine import Quarantine
@@ -54,6 +56,10 @@ class QueuePlace(msgspec.Struct, frozen=True):
     def hash_of(self, record: Record) -> int | None:
         """Return the hash of a record's topic and key where it is counted, else None."""
         return self.key_hash(record.topic, record.key) if record.key is not None and self.counts_keys else None
+
+    def hashes_of(self, records: Sequence[Record]) -> list[int | None]:
+        """Return what `hash_of` returns for each."""
+        return self.key_hash.each(records) if self.counts_keys else [None] * len(records)
 
 
 class SegmentStore:
@@ -212,43 +218,52 @@ class SegmentStore:
 
     # -- inside
 
-    def _counted(self, segment: Segment) -> Summary:
+    def _counted(self, segment: Segment) -> Summary | Footer:
         """Return the sums of what waits in a segment, from its footer if that says it all, else by a scan."""
         header = segment.header
         with contextlib.closing(self._place.file_system.open_to_read(segment.path)) as file:
             footer = read_footer(file, segment.size, header.seed)
             entry = self._acknowledged.get((header.segment_id, header.seed))
             if footer is not None and entry is None:
-                segment.frames_end, segment.next_sequence, summary = footer
-                return summary
+                segment.frames_end, segment.next_sequence, sums = footer
+                return sums
             if entry is not None:
                 segment.set_acknowledged(entry.low, entry.bitmap)
             summary = self._scan(segment, file, footer)
             segment.keys = summary.keys
             return summary
 
-    def _scan(self, segment: Segment, file: File, footer: tuple[int, int, Summary] | None) -> Summary:
+    def _scan(self, segment: Segment, file: File, footer: tuple[int, int, Footer] | None) -> Summary:
         """Count the frames that wait; note what is damaged and where the frames end."""
         summary = Summary()
         scan = new_scan(segment, file)
         segment.frames_end, expected = (segment.size, 0) if footer is None else footer[:2]
         behind = segment.header.first_sequence
+        damages: list[Damage] = []  # since the last good frame
         for found in scan.run(segment.frames_end):
             if isinstance(found, Damage):
-                torn = found.at_end and footer is None
-                self.damage.note(segment, found, torn=torn)
-                if torn:
-                    segment.frames_end = found.offset
+                damages.append(found)
                 continue
+            self._note_all(segment, damages)
             _mark_lost(segment, behind, found.sequence)
             behind = found.sequence + 1
             if not segment.is_done(found.sequence):
                 record = found.stored.record
                 summary.add(record.topic, self._place.hash_of(record), found.size, found.stored.appended_ms)
+        if damages and damages[-1].at_end and footer is None:
+            segment.frames_end = damages[0].offset
+            self.damage.note_torn(segment, file, segment.frames_end)
+        else:
+            self._note_all(segment, damages)
         segment.next_sequence = max(scan.next_sequence, expected)
         # A disk that gives them another time must not give more than was counted.
         _mark_lost(segment, behind, segment.next_sequence)
         return summary
+
+    def _note_all(self, segment: Segment, damages: list[Damage]) -> None:
+        for damage in damages:
+            self.damage.note(segment, damage)
+        damages.clear()
 
     def _put_away(self, path: str) -> None:
         """Remove a file that was never more than begun; move any other that has no good header to quarantine."""

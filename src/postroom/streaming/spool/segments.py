@@ -17,7 +17,12 @@ from postroom.streaming.spool.record_format import (
 
 if TYPE_CHECKING:
     from postroom.streaming.spool.file_system import File, FileSystem
+    from postroom.streaming.spool.footer import Footer
 
+FILL_BYTES = 1024 * 1024
+_SMALLEST_FILL_BYTES = 64 * 1024
+_WORTH_BATCHES = 4  # writing twice costs more than what fewer syncs gain
+_ZEROS = bytes(FILL_BYTES)
 _NAME = re.compile(r"([0-9]{20})\.seg")
 
 
@@ -97,9 +102,14 @@ class Segment:
         """True for a frame that is acknowledged."""
         return sequence - self.header.first_sequence in self._done
 
-    def mark_done(self, sequence: int) -> None:
-        """Note that a frame is acknowledged."""
+    def acknowledge(self, sequence: int, topic: str, frame_bytes: int) -> None:
+        """Note that a frame in hand is acknowledged, and count it out."""
         self._done.add(sequence - self.header.first_sequence)
+        self.waiting -= 1
+        self.in_hand -= 1
+        sums = self.topics[topic]
+        sums[0] -= 1
+        sums[1] -= frame_bytes
 
     def is_sent(self, sequence: int) -> bool:
         """True for a frame that was put back as sent."""
@@ -121,22 +131,18 @@ class Segment:
         """Note that a frame could not be read."""
         self._lost.add(sequence - self.header.first_sequence)
 
-    def take(self, topic: str, frame_bytes: int) -> None:
-        """Count a waiting frame out."""
+    def lose_unreadable(self, sequence: int, topic: str, frame_bytes: int, key_hash: int | None) -> None:
+        """Give up a frame that was unreadable while it was in hand."""
+        self.unreadable.discard(sequence)
+        self.mark_lost(sequence)
         self.waiting -= 1
         sums = self.topics[topic]
         sums[0] -= 1
         sums[1] -= frame_bytes
-
-    def lose_unreadable(self, sequence: int, topic: str, frame_bytes: int, key_hash: int | None) -> None:
-        """Give up a frame that was unreadable while it was in hand."""
-        self.unreadable.discard(sequence)
-        self.take(topic, frame_bytes)
-        self.mark_lost(sequence)
         if self.keys is not None and key_hash is not None:
             self.keys[key_hash] -= 1
 
-    def count(self, summary: Summary) -> None:
+    def count(self, summary: Summary | Footer) -> None:
         """Take over the sums of the frames that wait."""
         self.waiting = summary.frames
         self.topics = {topic: list(sums) for topic, sums in summary.topics.items()}
@@ -172,12 +178,27 @@ class SegmentWriter:
     """The one open segment of a queue: appends frames and says when they are safe.
 
     After an OSError from `append` it must be given up by `cut_back`; nothing is written to the file again.
+
+    It fills the file with zeros ahead of the frames, as far again as it is long, up to `fill_bytes` and never beyond
+    `segment_bytes`: a sync that changes neither size nor extents costs half of one that does (0.13 to 0.29 ms, ext4).
     """
 
-    __slots__ = ("_file", "_sync_failed", "has_footer", "segment", "summary")
+    __slots__ = (
+        "_file",
+        "_fill_bytes",
+        "_filled_end",
+        "_segment_bytes",
+        "_sync_failed",
+        "has_footer",
+        "segment",
+        "summary",
+    )
 
-    def __init__(self, file: File, segment: Segment) -> None:
+    def __init__(self, file: File, segment: Segment, *, segment_bytes: int, fill_bytes: int) -> None:
         self._file = file
+        self._segment_bytes = segment_bytes
+        self._fill_bytes = fill_bytes
+        self._filled_end = segment.frames_end
         self._sync_failed = False
         self.segment = segment
         self.summary = Summary()
@@ -186,10 +207,27 @@ class SegmentWriter:
     def append(self, data: bytes) -> None:
         """Write `data` at the synced end and sync it. Raises OSError; then nothing of it counts."""
         offset = self.segment.frames_end
+        end = offset + len(data)
         write_all(self._file, data, offset)
+        if end > self._filled_end:
+            self._filled_end = end
+            self._fill_ahead(end, len(data))
         self._sync_failed = True
         self._file.sync()
         self._sync_failed = False
+
+    def _fill_ahead(self, end: int, batch_bytes: int) -> None:
+        count = min(max(end, _SMALLEST_FILL_BYTES), self._fill_bytes, self._segment_bytes - end)
+        if count < _WORTH_BATCHES * batch_bytes:
+            return
+        try:
+            self._filled_end = end + self._file.write_at(_ZEROS[:count], end)
+        except OSError:
+            self._filled_end = end
+        if self._filled_end < end + count:  # that was the last room: it is for frames, and for others
+            self._fill_bytes, self._filled_end = 0, end
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)
 
     def cut_back(self) -> bool:
         """Remove what was written after the synced end, and close; True when it is certain never to come back."""
@@ -208,6 +246,8 @@ class SegmentWriter:
         segment = self.segment
         footer = self.summary.pack(segment.header.seed, segment.next_sequence)
         try:
+            if self._filled_end > segment.frames_end:  # a footer is found at the end of the file
+                self._file.truncate(segment.frames_end)
             write_all(self._file, footer, segment.frames_end)
             segment.size = segment.frames_end + len(footer)
             self.has_footer = True
@@ -222,7 +262,16 @@ class SegmentWriter:
 
 
 def create_segment(
-    file_system: FileSystem, folder: str, *, kind: int, segment_id: int, first_sequence: int, now_ms: int, salt: bytes
+    file_system: FileSystem,
+    folder: str,
+    *,
+    kind: int,
+    segment_id: int,
+    first_sequence: int,
+    now_ms: int,
+    salt: bytes,
+    segment_bytes: int,
+    fill_bytes: int,
 ) -> SegmentWriter:
     """Make a new segment; its name is on the disk when this returns. Raises OSError, and leaves no file then."""
     path = f"{folder}/{segment_name(segment_id)}"
@@ -240,7 +289,7 @@ def create_segment(
     assert header is not None
     segment = Segment(header, path, size=FRAMES_BEGIN)
     segment.is_known, segment.is_closed = True, False
-    return SegmentWriter(file, segment)
+    return SegmentWriter(file, segment, segment_bytes=segment_bytes, fill_bytes=fill_bytes)
 
 
 def write_all(file: File, data: bytes, offset: int) -> None:

@@ -36,6 +36,7 @@ class Space:
         self._used = used
         self.limit_bytes = limits.max_bytes
         self.is_full = False
+        self._room = 0.0
 
     def sample(self) -> None:
         """Ask the file system again. An answer that does not come leaves the limit as it was."""
@@ -47,13 +48,24 @@ class Space:
         reserve = min(limits.reserve_bytes, total // 20)
         reachable = self._used() + max(0, free - reserve)
         self.limit_bytes = min(limits.max_bytes, int(total * limits.max_disk_share), reachable)
-        if self.is_full and self._used() < RESUME_SHARE * self.limit_bytes:
-            self.is_full = False
+        self._look()
 
     def admits(self, size: int) -> bool:
         """True if `size` more bytes may be stored now."""
-        if self.is_full and self._used() < RESUME_SHARE * self.limit_bytes:
+        self._room -= size
+        if self._room >= 0:
+            return True
+        self._look()
+        if not self.is_full and self._room < size:
+            self.is_full, self._room = True, 0.0
+        if self.is_full:
+            return False
+        self._room -= size
+        return True
+
+    def _look(self) -> None:
+        """Count what is used: too dear to do for every record."""
+        used = self._used()
+        if self.is_full and used < RESUME_SHARE * self.limit_bytes:
             self.is_full = False
-        if not self.is_full and self._used() + size > STOP_SHARE * self.limit_bytes:
-            self.is_full = True
-        return not self.is_full
+        self._room = 0.0 if self.is_full else STOP_SHARE * self.limit_bytes - used

@@ -28,6 +28,7 @@ from postroom.streaming.spool.held_slot import HeldSlot, SharedByQueues, hold
 from postroom.streaming.spool.key_counts import KeyCounts
 from postroom.streaming.spool.queue_writer import WriteSettings
 from postroom.streaming.spool.record_format import KeyHash, Kind
+from postroom.streaming.spool.segments import FILL_BYTES
 from postroom.streaming.spool.slots import Slots
 from postroom.streaming.spool.space import Space, SpaceLimits
 from postroom.streaming.spool.status import FoundRecords, SpoolStatus
@@ -53,8 +54,9 @@ class Spool:
     """Keeps records on disk until they are acknowledged. Safe with threads; in a forked child it is closed.
 
     `max_bytes` caps what this process keeps, `max_disk_share` its share of the file system; `reserve_bytes`, but never
-    more than a twentieth of the file system, is left free for others. A cursor of `cursor_bytes` bytes notes the
-    acknowledgements of 8 times as many records; `key_counters` is the size of the table behind `holds_key`. With
+    more than a twentieth of the file system, is left free for others. The open segment of each queue is filled with
+    zeros ahead of its records, `fill_bytes` at most: they count against no cap. A cursor of `cursor_bytes` bytes notes
+    the acknowledgements of 8 times as many records; `key_counters` is the size of the table behind `holds_key`. With
     `background=False` no thread is started: `append` writes before it returns, `start` counts before it returns, and
     `tend` has to be called now and then.
     """
@@ -69,6 +71,7 @@ class Spool:
         max_bytes: int = 10 * 1024 * _MIB,
         max_disk_share: float = 0.5,
         reserve_bytes: int = 64 * _MIB,
+        fill_bytes: int = FILL_BYTES,
         batch_bytes: int = BATCH_BYTES,
         cursor_bytes: int = 128 * 1024,
         key_counters: int = 2**20,
@@ -80,7 +83,7 @@ class Spool:
         self._clock = clock
         self._limits = SpaceLimits(max_bytes, max_disk_share, reserve_bytes)
         capped = max(_SMALLEST_SEGMENT_BYTES, max_bytes // 8)
-        self._settings = WriteSettings(min(segment_bytes, capped), batch_bytes, clock, salt)
+        self._settings = WriteSettings(min(segment_bytes, capped), fill_bytes, batch_bytes, clock, salt)
         self._cursor_bytes = cursor_bytes
         self._background = background
         self._keys = KeyCounts(key_counters)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from copy import deepcopy
-from itertools import islice
 from typing import TYPE_CHECKING
 
-from postroom.libs.exceptions import LifecycleError, NotRepresentableError, SpoolError, SpoolFullError
 from postroom.streaming.spool.availability import Availability
 from postroom.streaming.spool.cursor import CURSOR_NAME, Cursor
 from postroom.streaming.spool.cursor_keeper import CursorKeeper
 from postroom.streaming.spool.file_system import Entry
-from postroom.streaming.spool.group_commit import PendingFrame, refused_ticket
 from postroom.streaming.spool.hand import Hand
+from postroom.streaming.spool.queue_intake import QueueIntake
 from postroom.streaming.spool.queue_reader import QueueReader
 from postroom.streaming.spool.queue_writer import QueueWriter
-from postroom.streaming.spool.record_format import FRAME_HEADER_BYTES, pack_body
 from postroom.streaming.spool.segment_store import SegmentStore
 from postroom.streaming.spool.status import QueueStatus
 
@@ -25,16 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from postroom.libs.event import Headers, Record
-    from postroom.libs.exceptions import PostroomError
     from postroom.streaming.spool.group_commit import OnStored, Ticket
     from postroom.streaming.spool.queue_writer import WriteSettings
     from postroom.streaming.spool.segment_store import QueuePlace
     from postroom.streaming.spool.space import Space
 
-MAX_WAITING_BYTES = 64 * 1024 * 1024
-PUT_AT_ONCE = 256
-QUEUE_RETRY_S = 0.1
-FULL_RETRY_S = 1.0
 RETIRE_BYTES = 1024 * 1024
 
 
@@ -54,7 +46,10 @@ class SpoolQueue:
             place, self._store, self._hand, self._keeper, self._availability, settings, slot=slot
         )
         self._wake = threading.Condition(place.lock)
-        self._is_closing = False
+        self._sleeps = False
+        self._intake = QueueIntake(
+            place, self._store, self._writer.waiting, self._availability, settings.clock, wake=self._wake_writer
+        )
         self._thread: threading.Thread | None = None
         self.read, self.rewind = self._reader.read, self._reader.rewind
         self.ack, self.put_back = self._hand.ack, self._hand.put_back
@@ -92,7 +87,7 @@ class SpoolQueue:
     def close(self) -> None:
         """Write what waits, note what is acknowledged, remove what is finished, let go of all files."""
         with self._wake:
-            self._is_closing = True
+            self._intake.is_closed = True
             self._wake.notify_all()
         if self._thread is not None:
             self._thread.join()
@@ -109,85 +104,32 @@ class SpoolQueue:
         self, record: Record, labels: Headers, space: Space, *, claim: bool, on_stored: OnStored | None
     ) -> Ticket:
         """Store a record behind all others. Raises as `Spool.append`."""
-        packed = [(record.attempt, pack_body(record, labels, self._clock.time_ms()), record)]
-        tickets, refusal = self._put(packed, space, claim=claim, on_stored=on_stored)
-        if refusal is not None:
-            raise refusal
-        return tickets[0]
+        ticket = self._intake.put(record, labels, space, claim=claim, on_stored=on_stored)
+        if self._thread is None:
+            self._write_all()
+        return ticket
 
     def append_many(self, records: Iterable[Record], space: Space) -> list[Ticket]:
         """Store records in order. See `Spool.append_many`."""
-        tickets: list[Ticket] = []
-        refusal: PostroomError | None = None
-        rest = iter(records)
-        now_ms = self._clock.time_ms()
-        while refusal is None and (some := list(islice(rest, PUT_AT_ONCE))):
-            packed = []
-            try:
-                for record in some:
-                    packed.append((record.attempt, pack_body(record, (), now_ms), record))  # noqa: PERF401 - may raise
-            except NotRepresentableError as exc:
-                refusal = exc
-            stored, refused = self._put(packed, space)
-            refusal = refused or refusal
-            tickets += stored
-            if refusal is not None:
-                tickets += [refused_ticket(refusal, self._place.kind) for _ in range(len(some) - len(stored))]
-        tickets += [refused_ticket(refusal, self._place.kind) for _ in rest if refusal is not None]
+        tickets = self._intake.put_many(records, space)
+        if self._thread is None:
+            self._write_all()
         return tickets
 
-    def _put(
-        self,
-        packed: list[tuple[int, bytes, Record]],
-        space: Space,
-        *,
-        claim: bool = False,
-        on_stored: OnStored | None = None,
-    ) -> tuple[list[Ticket], SpoolError | None]:
-        """Give the records their places; return their tickets, or what refused all of them."""
-        hash_of = self._place.hash_of
-        appended_ms = self._clock.time_ms()
-        with self._wake:
-            if self._is_closing:
-                raise LifecycleError("the spool is being stopped")
-            # All or none: asking for each would cost more than packing it.
-            whole = FRAME_HEADER_BYTES * len(packed) + sum(len(body) for _, body, _ in packed)
-            refusal = self._refusal() or self._no_room(whole, space)
-            if refusal is not None:
-                return [], refusal
-            frames: list[PendingFrame] = []
-            for sequence, (attempts, body, record) in enumerate(packed, self._store.next_sequence):
-                size = FRAME_HEADER_BYTES + len(body)
-                frames.append(
-                    PendingFrame(sequence, attempts, body, size, record.topic, hash_of(record), appended_ms, claim)
-                )
-            self._store.next_sequence += len(packed)
-            if not claim:
-                self._store.waiting.add(frames)
-            tickets = self._writer.waiting.put(frames, on_stored)
-            if self._thread is not None:
-                self._wake.notify()
-        if self._thread is None:
-            while self._writer.commit_next():
-                pass
-        return tickets, None
+    def _write_all(self) -> None:
+        while self._writer.commit_next():
+            pass
 
-    def _refusal(self) -> SpoolError | None:
-        return self._availability.refusal(self._clock.monotonic()) if self._availability.is_refusing else None
-
-    def _no_room(self, size: int, space: Space) -> SpoolError | None:
-        if self._writer.waiting.size + size > MAX_WAITING_BYTES and self._writer.waiting:
-            return SpoolFullError("more records wait for the disk than memory should hold", retry_after_s=QUEUE_RETRY_S)
-        if not space.admits(size):
-            return SpoolFullError(
-                "the spool has reached its limit", retry_after_s=FULL_RETRY_S, remedy="let it drain, or allow it more"
-            )
-        return None
+    def _wake_writer(self) -> None:
+        if self._sleeps:
+            self._sleeps = False
+            self._wake.notify()
 
     def _write(self) -> None:
         while True:
             with self._wake:
-                while not self._writer.waiting and not self._is_closing:
+                while not self._writer.waiting and not self._intake.is_closed:
+                    self._sleeps = True
                     self._wake.wait()
                 if not self._writer.waiting:
                     return

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
-    from postroom.streaming.spool.group_commit import PendingFrame
     from postroom.streaming.spool.key_counts import KeyCounts
 
 
@@ -26,23 +26,20 @@ class Waiting:
         self.by_topic: dict[str, int] = {}
         self.total = 0
 
-    def add(self, frames: Sequence[PendingFrame]) -> None:
-        """Count records in before anybody can see them: who asks for their keys from now on must queue behind them."""
-        by_topic: dict[str, int] = {}
-        for frame in frames:
-            by_topic[frame.topic] = by_topic.get(frame.topic, 0) + 1
-        if self._keys is not None:
-            with self._keys_lock:
-                self._keys.add_each([frame.key_hash for frame in frames])
-        self._add_topics(by_topic)
-
-    def add_one(self, topic: str, key_hash: int | None) -> None:
-        """Count one record in."""
+    def add(self, topic: str, key_hash: int | None) -> None:
+        """Count a record in before anybody can see it: who asks for its key from now on must queue behind it."""
         if key_hash is not None and self._keys is not None:
             with self._keys_lock:
                 self._keys.add(key_hash)
         self.by_topic[topic] = self.by_topic.get(topic, 0) + 1
         self.total += 1
+
+    def add_all(self, topics: Iterable[str], key_hashes: Iterable[int | None]) -> None:
+        """Count records in, as `add` does."""
+        if self._keys is not None:
+            with self._keys_lock:
+                self._keys.add_each(key_hashes)
+        self._add_topics(Counter(topics))
 
     def add_found(self, by_topic: Mapping[str, int]) -> None:
         """Count in what a start found, after its keys (`add_keys`)."""
@@ -54,7 +51,7 @@ class Waiting:
             with self._keys_lock:
                 self._keys.add_all(keys)
 
-    def remove_one(self, topic: str, key_hash: int | None) -> None:
+    def remove(self, topic: str, key_hash: int | None) -> None:
         """Count one record out that was counted in."""
         self._remove_topic(topic, 1)
         if key_hash is not None and self._keys is not None:

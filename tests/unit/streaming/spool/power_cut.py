@@ -304,6 +304,7 @@ def _spool(disk: ModelFileSystem, clock: ManualClock) -> Spool:
         file_system=disk,
         clock=clock,
         segment_bytes=600,
+        fill_bytes=250,
         batch_bytes=400,
         cursor_bytes=256,
         key_counters=64,

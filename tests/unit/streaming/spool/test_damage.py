@@ -25,7 +25,7 @@ COUNT = 6
 def _model(**settings: Any) -> tuple[ModelFileSystem, Spool]:
     disk = ModelFileSystem()
     # A fixed salt: a random one makes some checksum begin with a zero byte now and then, and zeros are kept nowhere.
-    settings = {"salt": lambda: b"saltsalt", "cursor_bytes": 256, "key_counters": 64, **settings}
+    settings = {"salt": lambda: b"saltsalt", "cursor_bytes": 256, "key_counters": 64, "fill_bytes": 0, **settings}
     return disk, quiet("/spool", file_system=disk, clock=ManualClock(), **settings)
 
 
@@ -70,7 +70,7 @@ def test_a_segment_cut_at_any_byte_gives_every_record_before_the_cut(sealed: boo
         torn = next((frame for frame in frames if frame.offset < cut < frame.offset + frame.size), None)
         kept = [disk.content(path) for path in disk.paths("/spool/0001") if "quarantine" in path]
         if torn is not None and cut >= 128:
-            assert [data[128:] for data in kept] == [content[torn.offset : cut]]
+            assert [data[128:] for data in kept] == [content[torn.offset : cut].rstrip(b"\0")]
 
 
 def _drop_all(spool: Spool, found: list[SpooledRecord]) -> None:
@@ -232,6 +232,8 @@ def test_a_bit_flipped_in_the_cursor_costs_no_record() -> None:
 
 def test_damage_that_has_no_room_in_quarantine_keeps_its_segment() -> None:
     content, frames, _ = _filled(sealed=True)
+    header = parse_segment_header(content[:128])
+    assert header is not None
     flipped = bytearray(content)
     flipped[frames[1].offset + 40] ^= 1
     disk = ModelFileSystem()
@@ -249,7 +251,7 @@ def test_damage_that_has_no_room_in_quarantine_keeps_its_segment() -> None:
     disk.free_bytes = None
     spool.tend()
     assert SEGMENT not in disk.paths()
-    assert spool.status().slots[0].quarantined == (f"1-00000000000000000001-{frames[1].offset}.bad",)
+    assert spool.status().slots[0].quarantined == (f"1-00000000000000000001-{header.seed:08x}-{frames[1].offset}.bad",)
 
 
 def test_a_queue_that_lost_its_cursor_drains_and_frees_room_on_a_full_disk() -> None:

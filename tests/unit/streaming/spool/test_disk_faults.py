@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 
-def _model() -> tuple[ModelFileSystem, ManualClock, Spool]:
+def _model(**settings: Any) -> tuple[ModelFileSystem, ManualClock, Spool]:
     disk, clock = ModelFileSystem(), ManualClock()
-    return disk, clock, quiet("/spool", file_system=disk, clock=clock, cursor_bytes=256, key_counters=64)
+    settings = {"cursor_bytes": 256, "key_counters": 64, **settings}
+    return disk, clock, quiet("/spool", file_system=disk, clock=clock, **settings)
 
 
 def _again(disk: ModelFileSystem) -> Spool:
@@ -186,7 +187,7 @@ def test_upkeep_that_fails_is_tried_again() -> None:
 
 
 def test_a_full_disk_refuses_with_a_time_and_still_drains_and_takes_again() -> None:
-    disk, clock, spool = _model()
+    disk, clock, spool = _model(fill_bytes=0)
     spool.append_many([record(number) for number in range(20)])
     disk.free_bytes = 10
     with pytest.raises(SpoolFullError) as caught:
@@ -212,7 +213,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     path.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,nr_inodes=40", "none", str(path)], check=True)
     yield path
-    subprocess.run(["umount", str(path)], check=True)
+    subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def _fill(path: Path, left_bytes: int) -> Path:
@@ -260,12 +261,12 @@ def test_a_disk_that_fills_between_two_looks_at_it_costs_nothing_that_was_accept
     _fill(small_disk, left_bytes=0)
     accepted = ["id-0"]
     for number in range(1, 50):
-        ticket = spool.append_many([record(number, size=1000)])[0]
+        ticket = spool.append_many([record(number, size=4000)])[0]
         if ticket.error is None:
             accepted.append(f"id-{number}")
         else:
             assert isinstance(ticket.error, SpoolFullError)
-    assert len(accepted) < 10
+    assert len(accepted) < 30, "what was filled ahead is room; there is no more"
     abandon(spool)
     spool = quiet(small_disk / "spool")
     assert ids(drained(spool)) == accepted

@@ -49,7 +49,13 @@ class SpoolAgainstLists(RuleBasedStateMachine):
 
     def _open(self) -> Spool:
         return quiet(
-            "/spool", file_system=self.disk, clock=self.clock, segment_bytes=500, cursor_bytes=2048, key_counters=4099
+            "/spool",
+            file_system=self.disk,
+            clock=self.clock,
+            segment_bytes=800,
+            fill_bytes=300,
+            cursor_bytes=2048,
+            key_counters=4099,
         )
 
     def _new(self, kind: Kind, key: bytes | None) -> Waiting:

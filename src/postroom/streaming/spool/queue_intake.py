@@ -1,0 +1,133 @@
+"""The way into a queue: a record gets its bytes, its place and its ticket, or a refusal."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from postroom.libs.exceptions import LifecycleError, NotRepresentableError, SpoolError, SpoolFullError
+from postroom.streaming.spool.group_commit import BATCH_BYTES, refused_ticket
+from postroom.streaming.spool.record_format import FRAME_HEADER_BYTES, pack_bodies, pack_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from postroom.libs.clock import Clock
+    from postroom.libs.event import Headers, Record
+    from postroom.libs.exceptions import PostroomError
+    from postroom.streaming.spool.availability import Availability
+    from postroom.streaming.spool.group_commit import OnStored, Ticket, WaitingBatches
+    from postroom.streaming.spool.segment_store import QueuePlace, SegmentStore
+    from postroom.streaming.spool.space import Space
+
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+PUT_AT_ONCE = 256
+QUEUE_RETRY_S = 0.1
+FULL_RETRY_S = 1.0
+
+
+class QueueIntake:
+    """Takes records for the writer of a queue. Safe with threads. `wake` is called with the queue's lock held."""
+
+    def __init__(
+        self,
+        place: QueuePlace,
+        store: SegmentStore,
+        batches: WaitingBatches,
+        availability: Availability,
+        clock: Clock,
+        *,
+        wake: Callable[[], None],
+    ) -> None:
+        self._place = place
+        self._store = store
+        self._batches = batches
+        self._availability = availability
+        self._clock = clock
+        self._wake = wake
+        self.is_closed = False
+
+    def put(self, record: Record, labels: Headers, space: Space, *, claim: bool, on_stored: OnStored | None) -> Ticket:
+        """Take a record. Raises as `Spool.append`."""
+        now_ms = self._clock.time_ms()
+        body = pack_body(record, labels, now_ms)
+        key_hash = self._place.hash_of(record)
+        store, size = self._store, FRAME_HEADER_BYTES + len(body)
+        with self._place.lock:
+            refusal = self._refusal(size, space)
+            if refusal is not None:
+                raise refusal
+            sequence = store.next_sequence
+            store.next_sequence = sequence + 1
+            if not claim:
+                store.waiting.add(record.topic, key_hash)
+            batch = self._batches.with_room_for(size)
+            ticket = batch.add(record, body, key_hash, sequence, now_ms, claim=claim)
+            if on_stored is not None:
+                batch.callbacks.append((on_stored, ticket))
+            self._wake()
+        return ticket
+
+    def put_many(self, records: Iterable[Record], space: Space) -> list[Ticket]:
+        """Take records in order. See `Spool.append_many`."""
+        tickets: list[Ticket] = []
+        refusal: PostroomError | None = None
+        rest = iter(records)
+        now_ms = self._clock.time_ms()
+        while refusal is None and (some := list(islice(rest, PUT_AT_ONCE))):
+            bodies: list[bytes] = []
+            try:
+                pack_bodies(some, (), now_ms, bodies)
+            except NotRepresentableError as exc:
+                refusal = exc
+            try:
+                stored = self._put_packed(some[: len(bodies)], bodies, now_ms, space)
+            except SpoolError as exc:
+                refusal, stored = exc, []
+            tickets += stored
+            if refusal is not None:
+                tickets += [refused_ticket(refusal, self._place.kind) for _ in range(len(some) - len(stored))]
+        tickets += [refused_ticket(refusal, self._place.kind) for _ in rest if refusal is not None]
+        return tickets
+
+    def _put_packed(
+        self, records: Sequence[Record], bodies: Sequence[bytes], now_ms: int, space: Space
+    ) -> list[Ticket]:
+        """Take all or none: asking for each would cost more than packing it. Raises SpoolError."""
+        size = FRAME_HEADER_BYTES * len(bodies) + sum(map(len, bodies))
+        key_hashes = self._place.hashes_of(records)
+        store, batches = self._store, self._batches
+        with self._place.lock:
+            refusal = self._refusal(size, space)
+            if refusal is not None:
+                raise refusal
+            sequence = store.next_sequence
+            store.next_sequence = sequence + len(records)
+            store.waiting.add_all([record.topic for record in records], key_hashes)
+            if size <= BATCH_BYTES:
+                tickets = batches.with_room_for(size).add_all(records, bodies, key_hashes, sequence, now_ms)
+            else:
+                each = enumerate(zip(records, bodies, key_hashes, strict=True), sequence)
+                tickets = [
+                    batches.with_room_for(FRAME_HEADER_BYTES + len(body)).add(record, body, key_hash, number, now_ms)
+                    for number, (record, body, key_hash) in each
+                ]
+            self._wake()
+        return tickets
+
+    def _refusal(self, size: int, space: Space) -> SpoolError | None:
+        """Return why nothing can be taken now. Raises LifecycleError. The queue's lock is held."""
+        if self.is_closed:
+            raise LifecycleError("the spool is being stopped")
+        if self._availability.since is not None:
+            refusal = self._availability.refusal(self._clock.monotonic())
+            if refusal is not None:
+                return refusal
+        waiting = self._batches.size
+        if waiting and waiting + size > MAX_WAITING_BYTES:
+            return SpoolFullError("more records wait for the disk than memory should hold", retry_after_s=QUEUE_RETRY_S)
+        if not space.admits(size):
+            return SpoolFullError(
+                "the spool has reached its limit", retry_after_s=FULL_RETRY_S, remedy="let it drain, or allow it more"
+            )
+        return None
