@@ -41,6 +41,8 @@ COMMANDS = (
         "postroom.cli.verify_command",
         "Read the topics back and prove what arrived.",
     ),
+    Row("status", "postroom.cli.status_command", "Show how a running process and its spool are."),
+    Row("spool", "postroom.cli.spool_command", "Look into the spool, send what waits in it, adopt another host's."),
     Row("contracts", "postroom.cli.contracts_command", "List, show, check and register contracts."),
     Row("topics", "postroom.cli.topics_command", "Create the topics that the contracts name."),
     Row("dlq", "postroom.cli.dlq_command", "List, show and replay dead letters."),

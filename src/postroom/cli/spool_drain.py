@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from postroom.cli.border import FAILED
+from postroom.cli.spool_folder import SlotLook, look_into
 from postroom.cli.words import counts, duration, printable
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.services.health_checks import REMEDIES
@@ -14,7 +18,7 @@ from postroom.services.producer_service import ProducerService
 from postroom.services.spool_view import PathView, SpoolView, paths_of, spool_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from postroom.libs.config_loader import Config
@@ -22,7 +26,11 @@ if TYPE_CHECKING:
 STILL_S = 30.0
 """So long Kafka is there and nothing moves before it is said that nothing will."""
 
+IN_USE, LEFT = 3, 4
+
 _LOOK_S = 0.05
+_TELL_EVERY_S = 1.0
+_OTHERS_EVERY_S = 1.0
 
 
 class Verdict(Enum):
@@ -35,7 +43,7 @@ class Verdict(Enum):
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
-    """The draining at one moment. `still_s`: for so many seconds nothing has left; `closed`: paths that are not direct."""
+    """The draining at one moment. `still_s`: so many seconds nothing has left; `closed`: paths that are not direct."""
 
     elapsed_s: float = 0.0
     sent: int = 0
@@ -178,3 +186,123 @@ class _NoRegistry:
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
+
+
+class DrainResult(msgspec.Struct, frozen=True):
+    """How a draining by hand ended; `in_use` are the slots of others that are not empty."""
+
+    directory: str
+    verdict: Verdict
+    sent: int
+    last: Situation
+    in_use: tuple[SlotLook, ...]
+    elapsed_s: float
+
+    @property
+    def problems(self) -> list[str]:
+        """What is left in the slots that are nobody's, and why."""
+        return [] if self.verdict is Verdict.EMPTY else remedies(self.last)
+
+    @property
+    def code(self) -> int:
+        """The exit code: what needs a person comes before what needs time."""
+        by_verdict = {Verdict.STUCK: FAILED, Verdict.TIME_IS_UP: LEFT}
+        return by_verdict.get(self.verdict, IN_USE if self.in_use else 0)
+
+    def told(self) -> dict[str, object]:
+        """The result as JSON has it."""
+        return {
+            "directory": self.directory,
+            "sent": self.sent,
+            "left": self.last.waiting,
+            "left_by_topic": self.last.by_topic,
+            "rejected": self.last.rejected,
+            "problems": self.problems,
+            "in_use": [{"slot": slot.slot, "owner": slot.owner, "waiting": slot.waiting} for slot in self.in_use],
+            "elapsed_s": self.elapsed_s,
+        }
+
+    def lines(self) -> list[str]:
+        """The result for people."""
+        lines = [f"Sent {self.sent:,} in {duration(self.elapsed_s)}."]
+        if self.last.waiting:
+            lines.append(f"{self.last.waiting:,} are left in {self.directory} ({counts(self.last.by_topic)}).")
+        lines += [f"  {problem}" for problem in self.problems]
+        lines += [_in_use_line(slot) for slot in self.in_use]
+        if not (self.last.waiting or self.in_use):
+            lines.append(f"Nothing waits in {self.directory}.")
+        return lines
+
+
+def drain_folder(
+    settings: Config, directory: Path, timeout_s: float | None, clock: Clock = SYSTEM_CLOCK
+) -> DrainResult:
+    """Send what is nobody's in a spool, and wait for what others have there, as far as `timeout_s` allows.
+
+    Tells on stderr how it goes. Raises ConfigurationError for what is no folder.
+    """
+    began = clock.monotonic()
+    last, verdict, sent = Situation(), Verdict.EMPTY, 0
+
+    def left_s() -> float | None:
+        return None if timeout_s is None else began + timeout_s - clock.monotonic()
+
+    with Teller(clock) as teller:
+        while True:
+            slots = look_into(directory)
+            if any(slot.waiting and slot.owner is None for slot in slots):
+                with SpoolDrain(settings, directory, clock) as job:
+                    verdict, last = job.run(left_s, lambda now: teller.tell(partial(progress, now)))
+                sent += last.sent
+                slots = look_into(directory)
+            in_use = tuple(slot for slot in slots if slot.waiting and slot.owner is not None)
+            time_left = left_s()
+            if verdict is not Verdict.EMPTY or not in_use or time_left is None or time_left <= 0:
+                break
+            teller.tell(partial(_in_use_words, in_use))
+            clock.sleep(min(_OTHERS_EVERY_S, time_left))
+    return DrainResult(str(directory.absolute()), verdict, sent, last, in_use, round(clock.monotonic() - began, 3))
+
+
+def _in_use_line(slot: SlotLook) -> str:
+    return (
+        f"slot {slot.slot} is in use by {printable(slot.owner or '-')}, which drains it itself: {slot.waiting:,} wait"
+    )
+
+
+def _in_use_words(slots: Iterable[SlotLook]) -> str:
+    return "waits: " + "; ".join(map(_in_use_line, slots))
+
+
+class Teller:
+    """Tells on stderr how it goes: one line that changes on a terminal, a line a second anywhere else."""
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        from rich.console import Console
+
+        self._clock = clock
+        self._next = clock.monotonic() + _TELL_EVERY_S
+        console = Console(stderr=True, highlight=False)
+        self._status = console.status("looking into the spool") if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def tell(self, words: Callable[[], str]) -> None:
+        """Tell what `words` says, if it is time again."""
+        now = self._clock.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (_TELL_EVERY_S if self._status is None else _TELL_EVERY_S / 5)
+        if self._status is None:
+            sys.stderr.write(words() + "\n")
+        else:
+            from rich.text import Text
+
+            self._status.update(Text(words()))

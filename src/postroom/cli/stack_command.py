@@ -1,22 +1,17 @@
 """`postroom stack`: start a real Kafka and a real Schema Registry on this machine."""
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from postroom.cli.border import write_json
+from postroom.cli.border import sigterm_like_ctrl_c, write_json
 from postroom.cli.options import AsJson
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.libs.exceptions import ConfigurationError, StackError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from postroom.testing.local_stack import LocalStack
 
 app = typer.Typer(help="Start a real Kafka and a real Schema Registry on this machine.", no_args_is_help=True)
@@ -58,7 +53,7 @@ def up(
         progress=_tell,
         preferred_ports=_USUAL_PORTS[brokers],
     )
-    with _sigterm_like_ctrl_c(), stack:
+    with sigterm_like_ctrl_c(), stack:
         if as_json:
             write_json(_addresses(stack, with_registry=registry))
         else:
@@ -94,18 +89,6 @@ def install(
 def _tell(line: str) -> None:
     sys.stderr.write(f"stack: {line}\n")
     sys.stderr.flush()
-
-
-@contextmanager
-def _sigterm_like_ctrl_c() -> Iterator[None]:
-    def interrupt(_number: int, _frame: "FrameType | None") -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _watch(stack: "LocalStack", clock: Clock = SYSTEM_CLOCK) -> None:

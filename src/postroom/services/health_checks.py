@@ -31,9 +31,7 @@ _SHARE_TO_LOOK_AT = 0.5
 
 
 @runtime_checkable
-class _Connected(Protocol):
-    def connection(self) -> tuple[bool | None, float, str]: ...
-
+class _HasThread(Protocol):
     def alive(self) -> bool: ...
 
 
@@ -91,25 +89,23 @@ def _told_spool(spool: SpoolView) -> dict[str, object]:
 
 def _poll_thread(service: ProducerService) -> CheckResult:
     publisher = service.parts.publisher
-    if isinstance(publisher, _Connected) and not publisher.alive():
+    if isinstance(publisher, _HasThread) and not publisher.alive():
         return CheckResult(State.DOWN, "the thread that serves Kafka has ended")
     return CheckResult(State.OK)
 
 
 def _kafka_client(service: ProducerService, clock: Clock) -> CheckResult:
     publisher = service.parts.publisher
-    if not isinstance(publisher, _Connected):
-        return CheckResult(State.OK)
-    connected, _, problem = publisher.connection()
-    if connected:
-        return CheckResult(State.OK, f"{service.parts.publisher.in_flight()} records unacknowledged")
-    detail = problem or "no broker has answered yet"
-    if connected is False:
-        detail = f"no broker connection: {problem or 'unknown reason'}"
+    condition = publisher.condition()
+    if condition.connected:
+        return CheckResult(State.OK, f"{publisher.in_flight()} records unacknowledged")
+    detail = condition.problem or "no broker has answered yet"
+    if condition.connected is False:
+        detail = f"no broker connection: {condition.problem or 'unknown reason'}"
     spool = spool_of(service.parts, clock)
     if spool is not None and spool.takes:
         return CheckResult(State.DEGRADED, f"{detail}; events go to the spool")
-    return CheckResult(State.STARTING if connected is None else State.DOWN, detail)
+    return CheckResult(State.STARTING if condition.connected is None else State.DOWN, detail)
 
 
 def _spool(service: ProducerService, clock: Clock) -> CheckResult:
@@ -151,8 +147,7 @@ def _spool_detail(spool: SpoolView) -> str:
 
 def _kafka_takes(service: ProducerService, clock: Clock) -> bool:
     """True unless no broker is connected, or some topic's records would go to the spool now."""
-    publisher = service.parts.publisher
-    if isinstance(publisher, _Connected) and not publisher.connection()[0]:
+    if service.parts.publisher.condition().connected is not True:
         return False
     return all(path.state in {"direct", "draining"} for path in paths_of(service.parts, clock))
 

@@ -104,12 +104,21 @@ class Run:
 
     Use it as a context manager: inside, the service runs. SIGTERM and SIGINT (when `handle_signals` was called) end
     the feeding. SIGTERM, and a second SIGINT, also end the waiting for the spool to empty: what is in it stays there.
+
+    `service` is for tests: it takes the place of the one that is made of `config`, and knows of no journal.
     """
 
-    def __init__(self, config: Config, options: RunOptions, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        config: Config,
+        options: RunOptions,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        service: ProducerService | None = None,
+    ) -> None:
         self.options = options
         self._journal = AcceptedJournal(options.accepted) if options.accepted is not None else None
-        self.service = ProducerService(config, journal=self._journal, clock=clock)
+        self.service = service or ProducerService(config, journal=self._journal, clock=clock)
         self._clock = clock
         self._stop = threading.Event()
         self._hurry = False

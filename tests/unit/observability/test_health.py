@@ -120,3 +120,25 @@ def test_the_json_form_says_the_same() -> None:
             }
         },
     }
+
+
+def test_the_status_holds_the_report_and_what_the_sources_know() -> None:
+    health = health_of(Role.READINESS, State.DEGRADED)
+    health.tell(lambda: {"ledger": {"received": 3}})
+    status = health.status()
+    assert (status["live"], status["ready"], status["ledger"]) == (True, True, {"received": 3})
+    assert set(status["components"]) == {"kafka_client", "part"}  # type: ignore[call-overload]
+    assert "problems" not in status
+
+
+def test_a_source_that_raises_costs_only_its_own_part_of_the_status_and_tells_no_text() -> None:
+    health = health_of(Role.READINESS, State.OK)
+
+    def broken() -> dict[str, object]:
+        raise ValueError("a secret")
+
+    health.tell(broken)
+    health.tell(lambda: {"pid": 1})
+    status = health.status()
+    assert (status["pid"], status["problems"], status["ready"]) == (1, ["ValueError"], True)
+    assert "secret" not in json.dumps(status)

@@ -92,6 +92,16 @@ class TestAnswers:
         assert json.loads(body)["components"]["kafka_client"]["state"] == state.value
         assert world.request("GET", "/livez")[0] == 200
 
+    @pytest.mark.parametrize("state", list(State))
+    def test_status_is_a_document_and_answers_200_whatever_the_health(self, world: World, state: State) -> None:
+        world.state = state
+        world.health.tell(lambda: {"ledger": {"received": 7}})
+        status, content_type, body = world.request("GET", "/status")
+        document = json.loads(body)
+        assert (status, content_type) == (200, "application/json")
+        assert document["components"]["kafka_client"]["state"] == state
+        assert document["ledger"] == {"received": 7}
+
     def test_a_check_that_raises_is_a_503_not_an_error(self, world: World) -> None:
         world.health.add("broken", lambda: State("no such state"))
         status, _, body = world.request("GET", "/readyz")
