@@ -11,7 +11,9 @@ from typing import Self
 
 import confluent_kafka
 
-PRODUCE = 0  # Kafka's API key of the Produce request
+# Kafka's API keys of requests.
+PRODUCE = 0
+INIT_PRODUCER_ID = 22
 
 
 def _library() -> ctypes.CDLL:
@@ -22,6 +24,20 @@ def _library() -> ctypes.CDLL:
             return ctypes.CDLL(str(file))
     message = f"no librdkafka beside {package}"
     raise FileNotFoundError(message)
+
+
+def meet_fatal_error(producer: object, code: int) -> None:
+    """Let a producer of confluent_kafka meet a fatal error with this code, as if a broker had caused it.
+
+    The library's handle is the first field of the Python object, behind Python's own head.
+    """
+    lib = _library()
+    lib.rd_kafka_name.restype = ctypes.c_char_p
+    lib.rd_kafka_name.argtypes = [ctypes.c_void_p]
+    lib.rd_kafka_test_fatal_error.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p]
+    handle = ctypes.c_void_p.from_address(id(producer) + object.__basicsize__).value
+    assert b"#producer-" in lib.rd_kafka_name(handle)
+    assert lib.rd_kafka_test_fatal_error(handle, code, b"from a test") == 0
 
 
 class MockCluster:

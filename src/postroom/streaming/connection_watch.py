@@ -11,7 +11,7 @@ from postroom.streaming.delivery import ALL_BROKERS_DOWN
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from confluent_kafka import KafkaError
+    from confluent_kafka import KafkaError, ThrottleEvent
 
     from postroom.libs.clock import Clock
     from postroom.libs.logger import Log
@@ -66,6 +66,10 @@ class ConnectionWatch:
             self._on_traffic()
         self._metrics.record_connection_failure()
         self._log.warning("broker_unavailable", operation="connect", error=name)
+
+    def on_throttle(self, event: ThrottleEvent) -> None:
+        """Take the notice that a broker makes us wait (its quota): no trouble with the connection, and no error."""
+        self._log.warning("broker_throttles", operation="publish", throttle_ms=round(event.throttle_time * 1000))
 
     def on_statistics(self, text: str) -> None:
         """Take the library's statistics. What cannot be read is left out: a statistic is never worth an error."""

@@ -7,6 +7,9 @@ did Kafka take the record, whose fault is it if not, and may a copy be in the lo
 The last one is answered carefully. The client library sends a record again by itself, and only its last word
 is seen here: `NOT_ENOUGH_REPLICAS` after a lost reply says nothing about the first try. So "nothing of it is in
 Kafka" is claimed only where no request can have been sent at all.
+
+Two more facts about batches are kept here (docs/design/0006): which refusals blame a whole batch for one of its
+records, and after which ones the client library goes on with the records behind.
 """
 
 from __future__ import annotations
@@ -53,12 +56,25 @@ _FATAL = Decision(Action.HOLD, FailedReason.PRODUCER_FATAL, may_be_in_kafka=True
 _TOO_LARGE = Decision(Action.DEAD_LETTER, DeadLetterReason.MESSAGE_TOO_LARGE)
 _REJECTED = Decision(Action.DEAD_LETTER, DeadLetterReason.REJECTED_BY_BROKER)
 _INTERNAL = Decision(Action.HOLD, FailedReason.INTERNAL, may_be_in_kafka=True)
+_INNOCENT = Decision(Action.HOLD, FailedReason.BROKER_ERROR)
+
+UNPROVEN = Decision(Action.HOLD, FailedReason.BROKER_ERROR, may_be_in_kafka=True)
+"""What a success without an offset means. The client library concludes it from the success of a later batch, which is
+wrong where the broker knew nothing of this producer yet: then the record is not in the log."""
+
+RECALLED = Decision(Action.HOLD, FailedReason.BROKER_ERROR, may_be_in_kafka=True)
+"""What a record means that was called back so that it does not overtake one before it."""
+
+REFUSED_TOGETHER = _INNOCENT
+"""What a record means whose batch was refused, if it is not known for the sake of which record. Nothing was written."""
 
 # Codes that have no business in a producer's reports (consumer groups, transactions, shares, Raft, telemetry,
 # administration) still get an answer: an unexplained broker error, nothing assumed about the log.
 _FOREIGN = _BROKER_ERROR
 
 NO_ERROR = 0
+INVALID_DIFFERENT_RECORD = -138
+INCONSISTENT = -149
 PURGE_QUEUE = -152
 PURGE_INFLIGHT = -151
 FATAL = -150
@@ -120,7 +136,7 @@ TABLE: dict[int, Decision] = {
     PURGE_QUEUE: _AWAY_MAYBE,
     PURGE_INFLIGHT: _AWAY_MAYBE,
     FATAL: _FATAL,
-    -149: _INTERNAL,  # _INCONSISTENT
+    INCONSISTENT: _INTERNAL,
     -148: _FATAL,  # _GAPLESS_GUARANTEE
     -147: _FOREIGN,  # _MAX_POLL_EXCEEDED
     -146: _AWAY_MAYBE,  # _UNKNOWN_BROKER
@@ -131,9 +147,9 @@ TABLE: dict[int, Decision] = {
     -141: _INTERNAL,  # _NOOP
     -140: _FOREIGN,  # _AUTO_OFFSET_RESET
     -139: _FOREIGN,  # _LOG_TRUNCATION
-    # Its batch was refused for the sake of another record in it; nothing of the batch was written, and sent
+    # Its batch was refused for the sake of other records in it; nothing of the batch was written, and sent
     # again in another batch this record goes through.
-    -138: Decision(Action.HOLD, FailedReason.BROKER_ERROR),  # _INVALID_DIFFERENT_RECORD
+    INVALID_DIFFERENT_RECORD: _INNOCENT,
     -137: _AWAY_MAYBE,  # _DESTROY_BROKER
     # -- the brokers' words (Kafka protocol error codes)
     -1: _BROKER_ERROR,  # UNKNOWN
@@ -207,6 +223,33 @@ TABLE: dict[int, Decision] = {
     **dict.fromkeys(range(110, 134), _FOREIGN),  # groups, telemetry, shares, voters, streams
 }
 del TABLE[98], TABLE[99]
+
+BLAMES_THE_BATCH = frozenset({INVALID_DIFFERENT_RECORD, 2, 4, 10, 18, 32, 44, 87})
+"""Codes that a broker gives to a whole batch, and the client library to each of its records, though one record alone
+may be at fault, or none but the batch's own size. Only when the broker names two or more culprits are they told apart:
+then the others have `_INVALID_DIFFERENT_RECORD`."""
+
+# After these nothing more is sent to the topic, or nothing at all: what stands behind shares the fate.
+_NOTHING_FOLLOWS = frozenset(
+    {
+        PURGE_QUEUE,
+        PURGE_INFLIGHT,
+        FATAL,
+        QUEUE_FULL,
+        -197,  # _DESTROY: follows TOPIC_AUTHORIZATION_FAILED for what was in flight behind it
+        -190,  # _UNKNOWN_PARTITION
+        -188,  # _UNKNOWN_TOPIC
+        3,  # UNKNOWN_TOPIC_OR_PART
+        29,  # TOPIC_AUTHORIZATION_FAILED
+        100,  # UNKNOWN_TOPIC_ID
+        103,  # INCONSISTENT_TOPIC_ID
+    }
+)
+
+
+def lets_others_pass(code: int) -> bool:
+    """Return whether records behind a held one with this code may be in the log before it comes again."""
+    return decide(code).action is Action.HOLD and code not in _NOTHING_FOLLOWS
 
 
 def decide(code: int, *, fatal: bool = False) -> Decision:

@@ -8,16 +8,21 @@ Facts this file is built on (measured with librdkafka 2.16.0, kept by tests):
 - A purge goes on for a moment after it has returned and may take records that were produced after it: the gate
   stays closed until that moment has passed.
 - A record that waits for a retry is purged with the code of the queue, though its first try may be in the log.
+- A success without an offset is a conclusion of the client library's, and can be wrong (docs/design/0006).
+- A broker refuses batches, not records; which record it is, is known of a record that was sent alone.
+- `flush` goes on calling report callbacks after it has met a fatal error, with an exception pending that their first
+  call into the library raises.
 - A forked child must not touch the parent's producer, not even to free it: its threads do not exist there.
 - Who may poll, and why the main thread never does: `poll_thread`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -29,24 +34,49 @@ from postroom.libs.logger import get_logger, limited
 from postroom.observability.metric_table import CLIENT_QUEUE_BYTES, CLIENT_QUEUE_MESSAGES
 from postroom.observability.metrics import METRICS, Metrics, Reading
 from postroom.streaming.connection_watch import ConnectionWatch
-from postroom.streaming.delivery import DELIVERED, FATAL, PURGE_QUEUE, decide, was_never_sent
+from postroom.streaming.delivery import (
+    BLAMES_THE_BATCH,
+    DELIVERED,
+    FATAL,
+    INCONSISTENT,
+    INVALID_DIFFERENT_RECORD,
+    PURGE_INFLIGHT,
+    PURGE_QUEUE,
+    RECALLED,
+    REFUSED_TOGETHER,
+    UNPROVEN,
+    decide,
+    lets_others_pass,
+    was_never_sent,
+)
 from postroom.streaming.json_publish import publish_as_json
 from postroom.streaming.librdkafka_object import never_free, new_producer
 from postroom.streaming.poll_thread import PollThread
 from postroom.streaming.publisher import Condition, OnDone, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from confluent_kafka import Message
 
 # How long a purge may still take records after it returned: under 1 ms in 200 tries, so this is ample.
 _PURGE_SETTLES_S = 0.05
-_PURGE_REPORTS_S = 5.0
+# After this long without any report, what a purge has not reported will not be reported.
+_NO_MORE_REPORTS_S = 1.0
+# How long what is on the wire may still be answered, when the rest is called back; and after a fatal error.
+_ANSWERS_S = 1.0
+_ANSWERS_AFTER_FATAL_S = 0.5
+# How long a broker may take for one record that is sent alone.
+_ALONE_S = 5.0
+# Fatal errors one after the other: the first producer is made at once, the next ones after 0.5, 1, 2, 4 and 8 s.
+_REBUILD_FIRST_S = 0.5
+_REBUILD_LONGEST_S = 8.0
+_REBUILD_STREAK_S = 30.0
 _THREAD_ENDS_S = 5.0
 # After a turn of the poll thread that failed (a producer that could not be made anew): before the next one.
 _TRY_AGAIN_S = 1.0
 _CHECK_S = 0.002
+_EMPTYING_POLL_S = 0.01
 _INVALID_ARG = -186
 
 _clients: weakref.WeakSet[KafkaClient] = weakref.WeakSet()
@@ -55,21 +85,41 @@ _clients: weakref.WeakSet[KafkaClient] = weakref.WeakSet()
 class _Taken:
     """One record on its way, and the callback that librdkafka calls with its report."""
 
-    __slots__ = ("client", "never_connected", "number", "on_done", "taken_at")
+    __slots__ = ("client", "is_alone", "never_connected", "number", "on_done", "record", "taken_at")
 
-    def __init__(self, client: KafkaClient, number: int, on_done: OnDone, taken_at: float) -> None:
+    def __init__(self, client: KafkaClient, number: int, record: Record, on_done: OnDone, taken_at: float) -> None:
         self.client = client
         self.number = number
+        self.record = record
         self.on_done = on_done
         self.taken_at = taken_at
         self.never_connected = False
+        self.is_alone = False
 
     def __call__(self, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            report = Report(DELIVERED, message.partition() or 0, message.offset() or 0)
+        try:
+            offset = message.offset()
+        except SystemError:  # a fatal error that this very poll has met comes out here; it is the producer's, not ours
+            self.client.fatal_error_met("SystemError")
+            offset = message.offset()
+        if error is not None:
+            self.client.not_delivered(self, error, offset)
+        elif offset is None and self.client.expects_offsets:
+            self.client.unproven(self)
         else:
-            report = self.client.explain(self, error)
-        self.client.settle(self, report)
+            self.client.settle(self, Report(DELIVERED, message.partition() or 0, offset or 0))
+
+
+_Refused: TypeAlias = tuple[_Taken, int, str]
+"""A record of a refused batch, with the code and its name."""
+
+_NO_REPORT = Report(decide(PURGE_QUEUE), code=PURGE_QUEUE, detail="_PURGE_QUEUE without a report")
+
+
+def _not_sent_alone(refused: _Refused) -> Report:
+    """Return the report of a record of a refused batch that is given up before it was sent again."""
+    _, code, name = refused
+    return Report(REFUSED_TOGETHER, code=code, detail=f"{name} for a batch")
 
 
 class KafkaClient:
@@ -104,15 +154,22 @@ class KafkaClient:
         Locks are taken in this order: closing, purge, poll, gate.
         """
         self._close_lock = threading.Lock()
-        self._purge_lock = threading.Lock()
+        self._purge_lock = threading.RLock()
         self._poll_lock = threading.Lock()  # one poller at a time, so that reports are handled one by one
         self._gate = threading.Lock()  # held while a record is taken
         self._producer: Any = None
+        self._other: Any = None  # a second producer for a while: the one that sends alone, or the one that is let go
         self._thread: PollThread | None = None
         self._poller = 0  # the thread that is handling reports now
         self._closed = False
         self._emptying = False
+        self._recalling = False
         self._fatal = False
+        self._rebuilt_at = -_REBUILD_STREAK_S
+        self._rebuild_wait_s = 0.0
+        self._batch: list[_Refused] = []
+        self._suspects: list[_Refused] = []
+        self._purge_is_asked_for = False
         self._open: dict[int, _Taken] = {}
         self._taken = 0
         self._left = 0
@@ -140,8 +197,10 @@ class KafkaClient:
         if self._config is None:
             self._config = load_config()
         self._hand_over_after_s = self._config.hand_over_after_s
+        self._hands_over = self._config.spool.dir is not None
+        self.expects_offsets = self._config.producer.acks != "0"
         self._producer = self._new_producer()
-        thread = PollThread(self._turn_safely, lambda: bool(self._open) or self._fatal, lambda: self._taken)
+        thread = PollThread(self._turn_safely, lambda: bool(self._open) or self._is_shut(), lambda: self._taken)
         try:
             thread.start()
         except BaseException:
@@ -154,7 +213,11 @@ class KafkaClient:
     def _new_producer(self) -> Any:
         assert self._config is not None
         watch = self._watch = self._new_watch()
-        callbacks = {"error_cb": self._on_error, "stats_cb": watch.on_statistics}
+        callbacks = {
+            "error_cb": self._on_error,
+            "stats_cb": watch.on_statistics,
+            "throttle_cb": watch.on_throttle,
+        }
         return new_producer(self._make_producer, self._config, callbacks, self._log)
 
     def close(self, timeout_s: float = 20.0) -> None:
@@ -212,14 +275,14 @@ class KafkaClient:
         with self._gate:
             if self._producer is None or self._closed:
                 self._start_locked()
-            if self._emptying or self._fatal:
+            if self._is_shut():
                 raise QueueFullError("the queue of unacknowledged records is being emptied")
             number = self._taken = self._taken + 1
-            taken = _Taken(self, number, on_done, self._clock.monotonic())
+            taken = _Taken(self, number, record, on_done, self._clock.monotonic())
             taken.never_connected = self._watch.connected is False
             self._open[number] = taken
             try:
-                refused = self._produce(record, taken)
+                refused = self._produce(self._producer, taken)
                 if self._thread is not None and self._thread.idle:
                     self._thread.wake()
             except BaseException:  # not taken; or a signal handler's: the caller tells that the record may be sent
@@ -229,10 +292,15 @@ class KafkaClient:
             self.settle(taken, refused)
         return None
 
-    def _produce(self, record: Record, taken: _Taken) -> Report | None:
+    def _is_shut(self) -> bool:
+        """Return whether nothing is taken at the moment."""
+        return self._emptying or self._fatal or self._recalling or bool(self._suspects)
+
+    def _produce(self, producer: Any, taken: _Taken) -> Report | None:
         """Hand the record to the client library; return the report of one that it refuses on the spot."""
+        record = taken.record
         try:
-            self._producer.produce(
+            producer.produce(
                 record.topic,
                 record.value,
                 record.key,
@@ -271,12 +339,12 @@ class KafkaClient:
         enough = self._config.producer.queue_max_messages * 99 // 100
         end = self._clock.monotonic() + timeout_s
         before = self._left
-        was_shut = self._emptying or self._fatal
+        was_shut = self._is_shut()
         while True:
             self.serve()
             # The queue is bounded in bytes too: any record that left may have made the room.
             changed = was_shut or self._left != before or not self._open
-            if changed and len(self._open) <= enough and not (self._emptying or self._fatal):
+            if changed and len(self._open) <= enough and not self._is_shut():
                 return True
             if not self._clock.monotonic() < end:
                 return False
@@ -311,33 +379,71 @@ class KafkaClient:
         Meanwhile nothing is taken. Not for use in a report handler (LifecycleError).
         """
         self._refuse_in_handlers()
+        self._purge_is_asked_for = True
+        try:
+            with self._emptied_queue() as producer:
+                if producer is not None:
+                    self._purge(producer, 0.0)
+        finally:
+            self._purge_is_asked_for = False
+
+    @contextlib.contextmanager
+    def _emptied_queue(self) -> Iterator[Any]:
+        """Hold the gate shut: inside, nobody is in the middle of producing. Yields the producer, if there is one."""
         with self._purge_lock:
-            with self._gate:  # from here on nobody is in the middle of producing
+            with self._gate:
                 self._emptying = True
                 producer = self._producer
             try:
-                if producer is not None:
-                    self._purge(producer)
+                yield producer
             finally:
                 self._emptying = False
 
-    def _purge(self, producer: Any) -> None:
+    def _purge(self, producer: Any, answers_s: float) -> None:
+        """Have everything reported; for so long what is on the wire may still be answered."""
         if self._open:
             self._log.warning(
                 "records_given_up", operation="purge", count=len(self._open), last_problem=self._watch.last_problem
             )
-        self._guarded(lambda _: producer.purge(in_queue=True, in_flight=True), 0.0)
-        end = self._clock.monotonic() + _PURGE_REPORTS_S
-        while self._open and self._clock.monotonic() < end:
+        suspects, self._suspects = self._suspects, []
+        self._settle_all((refused[0], _not_sent_alone(refused)) for refused in suspects)
+        self._empty(producer, answers_s)
+        self._settle_all((taken, _NO_REPORT) for taken in list(self._open.values()))
+        self._clock.sleep(_PURGE_SETTLES_S)
+
+    def _settle_all(self, reports: Iterable[tuple[_Taken, Report]]) -> None:
+        """Report these records, as if from inside poll."""
+        with self._poll_lock:
+            self._poller = threading.get_ident()
+            try:
+                for taken, report in reports:
+                    self.settle(taken, report)
+            finally:
+                self._poller = 0
+
+    def _empty(self, producer: Any, answers_s: float) -> None:
+        """Purge until all but the suspects is reported, or nothing more comes; what is on the wire after `answers_s`.
+
+        The library's threads are not waited for: one may be busy for long with the name of its broker.
+        """
+        now = progress_at = self._clock.monotonic()
+        answers_until, before = now + answers_s, -1
+        while (left := len(self._open) - len(self._suspects)) > 0:
+            now = self._clock.monotonic()
+            if left != before:
+                before, progress_at = left, now
+            elif now - max(progress_at, answers_until) > _NO_MORE_REPORTS_S:
+                return
+            self._begin_purge(producer, in_flight=now >= answers_until)
             if self._thread is not None and self._thread.is_current():
                 with self._poll_lock:
-                    self._poll(0.05)
+                    self._poll(_EMPTYING_POLL_S)
             else:
                 self._clock.sleep(_CHECK_S)
-        with self._poll_lock:
-            for taken in list(self._open.values()):
-                self.settle(taken, Report(decide(PURGE_QUEUE), code=PURGE_QUEUE, detail="no report after a purge"))
-        self._clock.sleep(_PURGE_SETTLES_S)
+
+    def _begin_purge(self, producer: Any, *, in_flight: bool) -> None:
+        with self._noting_fatal_errors():
+            producer.purge(in_queue=True, in_flight=in_flight, blocking=False)
 
     def _refuse_in_handlers(self) -> None:
         if self._poller == threading.get_ident():
@@ -356,28 +462,46 @@ class KafkaClient:
     def _turn(self, timeout_s: float) -> None:
         with self._poll_lock:
             self._poll(timeout_s)
-        if self._fatal:
-            self._rebuild()
         oldest = self._oldest()
-        if oldest is not None and self._clock.monotonic() - oldest.taken_at > self._hand_over_after_s:
-            self.purge()
+        is_late = oldest is not None and self._clock.monotonic() - oldest.taken_at > self._hand_over_after_s
+        # Whoever purges now waits for reports, and only this thread is sure to bring them.
+        if (is_late or self._is_shut()) and self._purge_lock.acquire(blocking=False):
+            try:
+                if self._fatal:
+                    self._rebuild()
+                elif is_late:
+                    self.purge()
+                elif self._recalling or self._suspects:
+                    self._mend()
+            finally:
+                self._purge_lock.release()
 
     def _poll(self, timeout_s: float) -> None:
         producer = self._producer
         if producer is not None:
             # `flush` polls too, and lets nothing linger meanwhile.
-            self._guarded(producer.flush if self._flushing else producer.poll, timeout_s)
+            self._poll_by(producer.flush if self._flushing else producer.poll, timeout_s)
 
-    def _guarded(self, call: Callable[[float], object], timeout_s: float) -> None:
-        """Call poll, flush or purge; on a fatal error the first two raise, and that is the only word of it."""
+    def _poll_by(self, call: Callable[[float], object], timeout_s: float) -> None:
+        """Call poll or flush, and handle the reports that it brings. The poll lock is held."""
         self._poller = threading.get_ident()
         try:
-            call(timeout_s)
-        except (KafkaException, SystemError) as exc:
-            self._fatal = True
-            self._watch.last_problem = type(exc).__name__
+            with self._noting_fatal_errors():
+                call(timeout_s)
+            if self._batch:
+                self._end_batch()
         finally:
             self._poller = 0
+
+    @contextlib.contextmanager
+    def _noting_fatal_errors(self) -> Iterator[None]:
+        """Take what poll and flush raise on a fatal error: it is the only word of it."""
+        try:
+            yield
+        except KafkaException as exc:
+            self.fatal_error_met(exc.args[0].name() or "unknown")
+        except SystemError as exc:
+            self.fatal_error_met(type(exc).__name__)
 
     def _oldest(self) -> _Taken | None:
         while True:
@@ -387,25 +511,138 @@ class KafkaClient:
                 continue
 
     def _rebuild(self) -> None:
-        """Put a new producer in the place of one that met a fatal error; what it had taken is reported."""
-        self._log.error("producer_fatal", operation="rebuild", open=len(self._open), error=self._watch.last_problem)
-        self._metrics.record_error("producer_fatal")
-        self.purge()
-        with self._poll_lock, self._gate:
-            old, self._producer = self._producer, self._new_producer()
-            self._fatal = False
-        del old  # here, where nobody waits for it
+        """Put a new producer in the place of one that met a fatal error; what it had taken is reported first.
+
+        One that meets the next fatal error at once (a missing right, say) is replaced after a pause, which grows.
+        """
+        now = self._clock.monotonic()
+        if now - self._rebuilt_at >= _REBUILD_STREAK_S:
+            self._rebuild_wait_s = 0.0
+        is_due = now - self._rebuilt_at >= self._rebuild_wait_s
+        if not is_due and not self._open:
+            return
+        problem = self._watch.last_problem
+        with self._emptied_queue() as producer:
+            self._purge(producer, _ANSWERS_AFTER_FATAL_S)
+            if not is_due:
+                return
+            self._log.error("producer_fatal", operation="rebuild", error=problem)
+            self._metrics.record_error("producer_fatal")
+            with self._poll_lock, self._gate:
+                self._other, self._producer = self._producer, self._new_producer()
+                self._fatal = self._recalling = False
+                self._watch.last_problem = problem
+        self._rebuilt_at = now
+        self._rebuild_wait_s = min(max(2 * self._rebuild_wait_s, _REBUILD_FIRST_S), _REBUILD_LONGEST_S)
+        self._other = None  # freed here, where nobody waits for it
+
+    # -- records that a broker did not take, and those behind them
+
+    def _mend(self) -> None:
+        """Let nothing overtake a record that was not taken: call back what is behind, find who is at fault."""
+        with self._emptied_queue() as producer:
+            try:
+                if self._hands_over:
+                    self._recalling = True
+                    self._empty(producer, _ANSWERS_S)
+                if self._suspects and not self._fatal:
+                    self._send_alone()
+                self._clock.sleep(_PURGE_SETTLES_S)
+            finally:
+                self._recalling = False
+
+    def _send_alone(self) -> None:
+        """Send the records of refused batches again, each in a batch of its own: the answer is about this record."""
+        assert self._config is not None
+        producer = self._other = new_producer(self._make_producer, self._config, {}, self._log, alone=True)
+        suspects, self._suspects = sorted(self._suspects, key=lambda refused: refused[0].number), []
+        self._log.warning("batch_refused", operation="publish", count=len(suspects), error=suspects[0][2])
+        told: list[tuple[_Taken, Report]] = []
+        for refused in suspects:
+            refused[0].is_alone = True
+            try:
+                report = self._produce(producer, refused[0])
+            except QueueFullError:
+                report = _not_sent_alone(refused)
+            if report is not None:
+                told.append((refused[0], report))
+        self._settle_all(told)
+        self._wait_for_answers(producer, [taken.number for taken, _, _ in suspects])
+        self._other = None
+
+    def _wait_for_answers(self, producer: Any, numbers: list[int]) -> None:
+        """Poll until each of these records is reported; give up those for which no answer comes, or none is wanted."""
+        left, since = numbers, self._clock.monotonic()
+        given_up = False
+        while left := [number for number in left if number in self._open]:
+            before = self._left
+            with self._poll_lock:
+                self._poll_by(producer.poll, _EMPTYING_POLL_S)
+                self._poll(0.0)
+            now = self._clock.monotonic()
+            if self._left != before:
+                since = now
+            if not given_up and (self._fatal or self._purge_is_asked_for or now - since > _ALONE_S):
+                given_up, since = True, now
+                self._begin_purge(producer, in_flight=True)
+            elif given_up and now - since > _NO_MORE_REPORTS_S:
+                self._settle_all([(taken, _NO_REPORT) for number in left if (taken := self._open.get(number))])
+
+    def _recall(self) -> None:
+        """Call back at once what waits behind a record that was not taken; the poll thread sees to the rest."""
+        if self._hands_over and not self._recalling:
+            self._recalling = True
+            self._begin_purge(self._producer, in_flight=False)
 
     # -- what librdkafka says (called from inside poll; nothing here may raise)
 
-    def explain(self, taken: _Taken, error: KafkaError) -> Report:
+    def fatal_error_met(self, problem: str) -> None:
+        """Note that this producer is of no more use."""
+        self._fatal = True
+        self._watch.last_problem = problem
+
+    def unproven(self, taken: _Taken) -> None:
+        """Take a success without an offset: the library's own conclusion, for which it has no broker's word."""
+        self._recall()
+        self.settle(taken, Report(UNPROVEN, code=INCONSISTENT, detail="acknowledged_without_offset"))
+
+    def not_delivered(self, taken: _Taken, error: KafkaError, offset: int | None) -> None:
+        """Take a negative report. The records of a batch come in a row, numbered by their offsets: None, 0, 1."""
+        code = error.code()
+        if code not in BLAMES_THE_BATCH or taken.is_alone:
+            self.settle(taken, self._explain(taken, error))
+            return
+        if offset is None:
+            self._end_batch()
+        self._batch.append((taken, code, error.name() or "unknown"))
+
+    def _end_batch(self) -> None:
+        """Judge a refused batch: a single record is at fault itself, among several each is sent again alone."""
+        batch, self._batch = self._batch, []
+        told_apart = any(code == INVALID_DIFFERENT_RECORD for _, code, _ in batch)
+        suspects = []
+        for taken, code, name in batch:
+            if len(batch) == 1 or (told_apart and code != INVALID_DIFFERENT_RECORD):
+                self.settle(taken, Report(decide(code), code=code, detail=name))
+            else:
+                suspects.append((taken, code, name))
+        if suspects:
+            self._suspects += suspects
+            self._recall()
+
+    def _explain(self, taken: _Taken, error: KafkaError) -> Report:
         """Turn a negative delivery report into ours, with what is known about the connections."""
         code = error.code()
-        decision = decide(code, fatal=error.fatal())
+        is_purged = code in {PURGE_QUEUE, PURGE_INFLIGHT}
+        decision = decide(code, fatal=error.fatal() or (is_purged and self._fatal))
+        if code == PURGE_QUEUE and self._recalling and not self._fatal:
+            decision = RECALLED
         if code == PURGE_QUEUE and taken.never_connected and self._watch.connected is False:
             decision = was_never_sent(decision)
         if decision.rebuild:
             self._fatal = True
+        if decision.rebuild or lets_others_pass(code):
+            self._recall()
         detail = error.name() or "unknown"
         if self._watch.last_problem and decision.reason is FailedReason.KAFKA_UNAVAILABLE:
             detail = f"{detail} after {self._watch.last_problem}"
@@ -470,8 +707,9 @@ class KafkaClient:
     # -- fork
 
     def _after_fork_in_child(self) -> None:
-        if self._producer is not None:
-            never_free(self._producer)
+        for inherited in (self._producer, self._other):
+            if inherited is not None:
+                never_free(inherited)
         closed = self._closed
         self._reset()
         self._closed = closed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaException
 
 from postroom.libs.exceptions import ConfigurationError, LifecycleError
-from postroom.streaming.librdkafka_settings import producer_settings
+from postroom.streaming.librdkafka_settings import one_by_one, producer_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,15 +17,21 @@ if TYPE_CHECKING:
     from postroom.libs.logger import Log
 
 
-def new_producer(make: Callable[..., Any], config: Config, callbacks: Mapping[str, object], log: Log) -> Any:
-    """Return a producer with the settings of `config`; ConfigurationError for those that the library refuses."""
+def new_producer(
+    make: Callable[..., Any], config: Config, callbacks: Mapping[str, object], log: Log, *, alone: bool = False
+) -> Any:
+    """Return a producer with the settings of `config`; ConfigurationError for those that the library refuses.
+
+    With `alone` it sends each record in a request of its own, so that what the broker says is said of that record.
+    """
     if config.broker == "embedded":
         raise LifecycleError(
             "the embedded broker is not running",
             remedy="start postroom.streaming.embedded_broker.EmbeddedBroker and use its address",
         )
+    settings = producer_settings(config)
     try:
-        return make({**producer_settings(config), **callbacks}, logger=_LibraryLog(log))
+        return make({**(one_by_one(settings) if alone else settings), **callbacks}, logger=_LibraryLog(log))
     except KafkaException as exc:
         raise ConfigurationError(
             f"the Kafka client does not accept its settings: {exc.args[0].str()}",

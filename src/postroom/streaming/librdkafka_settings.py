@@ -22,7 +22,10 @@ _STATISTICS_EVERY_MS = 500
 # second the first record of every process took 1.0 s instead of 0.05 s (measured with librdkafka 2.16). The longest
 # pause bounds how late Kafka's return is noticed.
 _RECONNECT_FIRST_MS = 100
-_RECONNECT_LONGEST_MS = 4_000
+_RECONNECT_LONGEST_MS = 1_000
+
+# As many as the library allows.
+_NO_LIMIT = 2_147_483_647
 
 
 def client_settings(config: Config) -> dict[str, object]:
@@ -51,6 +54,9 @@ def producer_settings(config: Config) -> dict[str, object]:
     Waiting for the network is bounded by `delivery.hand_over_after_s` (the client purges then); the library's
     own timeout is the backstop behind it and four times as long, at least two minutes, because a record that it
     times out says nothing about where it is.
+
+    With a spool, repeats of a request end with that patience too, and not before: a batch that has had its share of
+    repeats would be given up alone, and what stands behind it go first.
     """
     producer = config.producer
     return client_settings(config) | {
@@ -58,7 +64,7 @@ def producer_settings(config: Config) -> dict[str, object]:
         "acks": producer.acks,
         "compression.type": producer.compression,
         "linger.ms": producer.linger_ms,
-        "retries": producer.retries,
+        "retries": producer.retries if config.spool.dir is None else _NO_LIMIT,
         "retry.backoff.ms": producer.retry_backoff_ms,
         "retry.backoff.max.ms": producer.retry_backoff_max_ms,
         "reconnect.backoff.ms": _RECONNECT_FIRST_MS,
@@ -74,6 +80,11 @@ def producer_settings(config: Config) -> dict[str, object]:
         "topic.metadata.propagation.max.ms": _UNKNOWN_TOPIC_AFTER_MS,
         "statistics.interval.ms": _STATISTICS_EVERY_MS,
     }
+
+
+def one_by_one(settings: dict[str, object]) -> dict[str, object]:
+    """Return the settings of a producer that sends each record in a request of its own, and the next one after it."""
+    return settings | {"batch.num.messages": 1, "linger.ms": 0, "max.in.flight.requests.per.connection": 1}
 
 
 def _text(path: Path | None) -> str | None:

@@ -7,10 +7,12 @@ judged elsewhere, by a real Kafka.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import confluent_kafka
@@ -33,7 +35,7 @@ from postroom.streaming.connection_watch import ConnectionWatch
 from postroom.streaming.delivery import Action
 from postroom.streaming.kafka_client import KafkaClient
 from postroom.streaming.publisher import Report
-from tests.mock_cluster import MockCluster
+from tests.mock_cluster import INIT_PRODUCER_ID, MockCluster, meet_fatal_error
 
 TOPIC = "user_events"
 
@@ -232,25 +234,6 @@ def test_a_record_taken_right_after_a_purge_is_not_purged_with_the_others(cluste
             client.publish(record(1), reports.of(1))
             assert client.flush(20) == 0
         assert reports.by_record[1][0].decision.action is Action.DELIVERED
-
-
-def test_a_fatal_error_gives_the_client_a_new_producer(cluster: MockCluster) -> None:
-    reports = Reports()
-    with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
-        client.publish(record(0), reports.of(0))
-        assert client.flush(20) == 0
-        first = client._producer
-        cluster.push_errors(47, 47, 47)  # an old producer epoch: fatal for an idempotent producer without transactions
-        client.publish(record(1), reports.of(1))
-        until(lambda: 1 in reports.by_record)
-        cluster.clear_errors()
-        client._fatal = True  # whatever the library made of those codes: this is what a fatal error leaves behind
-        assert client._thread is not None
-        client._thread.wake()
-        until(lambda: client._producer is not first)
-        client.publish(record(2), reports.of(2))
-        assert client.flush(20) == 0
-    assert reports.by_record[2][0].decision.action is Action.DELIVERED
 
 
 def test_a_handler_that_raises_hurts_no_other_record(cluster: MockCluster) -> None:
@@ -578,7 +561,349 @@ class TestThePollThread:
         assert reports.all[0].decision.reason is FailedReason.KAFKA_UNAVAILABLE
 
 
+class TestRefusedBatches:
+    """A broker refuses batches. What it says is said of a record only when that record was sent alone."""
+
+    @pytest.mark.parametrize(
+        ("code", "spool"), [(4, False), (10, True), (18, False), (32, True), (44, False), (87, True), (87, False)]
+    )
+    def test_the_record_at_fault_is_found_and_the_others_go_through(
+        self, cluster: MockCluster, tmp_path: Path, code: int, spool: bool
+    ) -> None:
+        reports = Reports()
+        config = config_for(cluster.bootstrap, producer__linger_ms=100, **spool_in(tmp_path, wanted=spool))
+        with KafkaClient(config, metrics=Metrics()) as client:
+            client.publish(record(0), reports.of(0))
+            assert client.flush(20) == 0
+            cluster.push_errors(code, code)  # the batch, and then the first record of it that is sent alone
+            for number in range(1, 6):
+                client.publish(record(number), reports.of(number))
+            assert client.flush(20) == 0
+            assert client.wait_for_room(1)
+            client.publish(record(6), reports.of(6))
+            assert client.flush(20) == 0
+        assert [len(reports.by_record[number]) for number in range(7)] == [1] * 7
+        ends = [reports.by_record[number][0].decision.action for number in range(7)]
+        assert ends == [Action.DELIVERED, Action.DEAD_LETTER] + [Action.DELIVERED] * 5
+        offsets = {number: reports.by_record[number][0].offset for number in (0, 2, 3, 4, 5, 6)}
+        assert sorted(offsets, key=lambda number: offsets[number]) == [0, 2, 3, 4, 5, 6]
+
+    def test_two_of_them_at_once_are_told_apart(self, cluster: MockCluster) -> None:
+        reports = Reports()
+        cluster.create_topic("others")
+        config = config_for(cluster.bootstrap, producer__linger_ms=100)
+        with KafkaClient(config, metrics=Metrics()) as client:
+            client.publish(record(0), reports.of(0))
+            client.publish(record(1, topic="others"), reports.of(1))
+            assert client.flush(20) == 0
+            cluster.push_errors(87, 10)  # two batches, of two topics
+            for number in range(2, 8):
+                client.publish(record(number, topic=(TOPIC, "others")[number % 2]), reports.of(number))
+            assert client.flush(20) == 0
+        assert [report.decision.action for report in reports.all] == [Action.DELIVERED] * 8
+
+    def test_nothing_is_taken_while_they_are_sent_alone(self, cluster: MockCluster) -> None:
+        reports = Reports()
+        config = config_for(cluster.bootstrap, producer__linger_ms=100)
+        with KafkaClient(config, metrics=Metrics(), make_producer=silent_after_the_first) as client:
+            refuse_a_batch(client, cluster, reports)
+            until(lambda: client._other is not None)
+            with pytest.raises(QueueFullError):
+                client.publish(record(9), reports.of(9))
+            assert not client.wait_for_room(0)
+            client.purge()
+            assert client.wait_for_room(0)
+        assert 9 not in reports.by_record
+
+    @pytest.mark.parametrize("asked", [False, True])
+    def test_when_no_answer_comes_they_are_given_up_and_reported_once(self, cluster: MockCluster, asked: bool) -> None:
+        reports = Reports()
+        clock = FastClock(times=1 if asked else 5)
+        config = config_for(cluster.bootstrap, producer__linger_ms=100)
+        with KafkaClient(config, metrics=Metrics(), make_producer=silent_after_the_first, clock=clock) as client:
+            refuse_a_batch(client, cluster, reports)
+            if asked:
+                until(lambda: client._other is not None)
+                client.purge()
+            until(lambda: client.in_flight() == 0, 5)
+        assert [len(reports.by_record[number]) for number in range(4)] == [1] * 4
+        assert [reports.by_record[number][0].decision.action for number in range(1, 4)] == [Action.HOLD] * 3
+
+    def test_when_they_cannot_be_sent_alone_now_it_is_tried_again(self, cluster: MockCluster) -> None:
+        made: list[object] = []
+
+        def make_producer(settings: dict[str, Any], **more: Any) -> object:
+            made.append(settings)
+            if len(made) == 2:
+                raise OSError(24, "Too many open files")
+            return confluent_kafka.Producer(settings, **more)
+
+        reports = Reports()
+        config = config_for(cluster.bootstrap, producer__linger_ms=100)
+        with KafkaClient(config, metrics=Metrics(), make_producer=make_producer) as client:
+            refuse_a_batch(client, cluster, reports)
+            until(lambda: client.in_flight() == 0)
+        assert len(made) == 3
+        assert [report.decision.action for report in reports.all] == [Action.DELIVERED] * 4
+
+    def test_a_purge_before_they_are_sent_again_says_that_nothing_was_written(self, cluster: MockCluster) -> None:
+        def make_producer(settings: dict[str, Any], **more: Any) -> object:
+            if settings.get("batch.num.messages") == 1:
+                raise OSError(24, "Too many open files")
+            return confluent_kafka.Producer(settings, **more)
+
+        reports = Reports()
+        config = config_for(cluster.bootstrap, producer__linger_ms=100)
+        with KafkaClient(config, metrics=Metrics(), make_producer=make_producer) as client:
+            refuse_a_batch(client, cluster, reports)
+            until(lambda: client._suspects)
+            client.purge()
+            assert client.in_flight() == 0
+        decision = reports.by_record[1][0].decision
+        assert (decision.action, decision.may_be_in_kafka) == (Action.HOLD, False)
+        assert reports.by_record[1][0].detail == "INVALID_RECORD for a batch"
+
+
+def spool_in(folder: Path, *, wanted: bool = True) -> dict[str, object]:
+    """The settings of a client that may hand over to a spool."""
+    return {"spool__dir": folder / "spool"} if wanted else {}
+
+
+class Silent:
+    """A producer that takes records and says nothing of them."""
+
+    def produce(self, *_: object, **__: object) -> None: ...
+
+    def purge(self, **_: object) -> None: ...
+
+    def poll(self, seconds: float) -> int:
+        threading.Event().wait(seconds)
+        return 0
+
+
+def silent_after_the_first(settings: dict[str, Any], **more: Any) -> object:
+    """Make a producer; the one for records that are sent alone gets no answers."""
+    return Silent() if settings.get("batch.num.messages") == 1 else confluent_kafka.Producer(settings, **more)
+
+
+def refuse_a_batch(client: KafkaClient, cluster: MockCluster, reports: Reports) -> None:
+    """Let the broker refuse records 1 to 3."""
+    client.publish(record(0), reports.of(0))
+    assert client.flush(20) == 0
+    cluster.push_errors(87)
+    for number in range(1, 4):
+        client.publish(record(number), reports.of(number))
+
+
+class TestNothingIsOvertaken:
+    """What is behind a record that Kafka did not take comes back too, if there is a spool that sends all in order."""
+
+    def test_a_success_without_a_place_is_none(self, cluster: MockCluster) -> None:
+        """The library concludes it from a later batch's success: the record is not in the log (0006)."""
+        reports = Reports()
+        with KafkaClient(one_a_batch(cluster), metrics=Metrics()) as client:
+            in_flight_together(client, cluster, reports, 6)
+        report = reports.by_record[1][0]
+        assert report.decision.action is Action.HOLD
+        assert report.decision.may_be_in_kafka
+        assert report.detail == "acknowledged_without_offset"
+        assert [reports.by_record[n][0].decision.action for n in range(2, 9)] == [Action.DELIVERED] * 7
+        assert sorted(reports.by_record[n][0].offset for n in range(2, 9)) == list(range(1, 8))  # nowhere in the log
+
+    def test_a_client_that_asks_for_no_acknowledgement_gets_no_place(self, cluster: MockCluster) -> None:
+        reports = Reports()
+        config = config_for(cluster.bootstrap, producer__acks="0", producer__idempotent=False)
+        with KafkaClient(config, metrics=Metrics()) as client:
+            client.publish(record(0), reports.of(0))
+            assert client.flush(20) == 0
+        assert reports.by_record[0][0].decision.action is Action.DELIVERED
+
+    @pytest.mark.parametrize("code", [6, -1])
+    def test_what_waits_behind_comes_back_in_order(self, cluster: MockCluster, tmp_path: Path, code: int) -> None:
+        reports = Reports()
+        with KafkaClient(one_a_batch(cluster, **spool_in(tmp_path)), metrics=Metrics()) as client:
+            in_flight_together(client, cluster, reports, code, last=200)
+            assert client.wait_for_room(1)
+            client.publish(record(201), reports.of(201))
+            assert client.flush(20) == 0
+        ends = [reports.by_record[number][0].decision for number in range(1, 201)]
+        assert [len(reports.by_record[number]) for number in range(1, 201)] == [1] * 200
+        assert ends[0].action is Action.HOLD
+        passed = [decision.action is Action.DELIVERED for decision in ends[1:]]
+        assert passed == sorted(
+            passed, reverse=True
+        )  # the mock cluster takes what was on the wire, a real one does not
+        assert sum(passed) < 20
+        assert all(decision.may_be_in_kafka for decision in ends if decision.action is Action.HOLD)
+        assert reports.by_record[201][0].decision.action is Action.DELIVERED
+
+    def test_without_a_spool_the_others_go_on(self, cluster: MockCluster) -> None:
+        reports = Reports()
+        with KafkaClient(one_a_batch(cluster), metrics=Metrics()) as client:
+            in_flight_together(client, cluster, reports, -1, last=50)
+        ends = [reports.by_record[number][0].decision.action for number in range(1, 51)]
+        assert ends == [Action.HOLD] + [Action.DELIVERED] * 49
+
+    def test_nobody_else_is_called_back_for_a_record_that_alone_is_at_fault(
+        self, cluster: MockCluster, tmp_path: Path
+    ) -> None:
+        reports = Reports()
+        with KafkaClient(one_a_batch(cluster, **spool_in(tmp_path)), metrics=Metrics()) as client:
+            in_flight_together(client, cluster, reports, 87, last=50)
+        ends = [reports.by_record[number][0].decision.action for number in range(1, 51)]
+        assert ends == [Action.DEAD_LETTER] + [Action.DELIVERED] * 49
+
+    def test_what_stays_on_the_wire_is_given_up_after_a_moment(self, cluster: MockCluster, tmp_path: Path) -> None:
+        reports = Reports()
+        with KafkaClient(one_a_batch(cluster, **spool_in(tmp_path)), metrics=Metrics()) as client:
+            client.publish(record(0), reports.of(0))
+            assert client.flush(20) == 0
+            cluster.slow(60_000)
+            for number in range(1, 20):
+                client.publish(record(number), reports.of(number))
+            client._recalling = True  # as a report of another partition leaves it behind
+            until(lambda: client.in_flight() == 0, 5)
+            assert client.wait_for_room(1)
+        assert {report.decision.action for report in reports.all[1:]} == {Action.HOLD}
+
+    def test_with_a_spool_repeats_end_with_our_patience_and_not_before(
+        self, cluster: MockCluster, tmp_path: Path
+    ) -> None:
+        """A batch that had its share of repeats would be given up alone, and those behind it go first."""
+        ends = []
+        for wanted in (False, True):
+            reports = Reports()
+            config = config_for(
+                cluster.bootstrap,
+                producer__retries=1,
+                producer__retry_backoff_ms=20,
+                producer__retry_backoff_max_ms=20,
+                **spool_in(tmp_path, wanted=wanted),
+            )
+            with KafkaClient(config, metrics=Metrics()) as client:
+                cluster.push_errors(19, 19, 19, 19)
+                client.publish(record(0), reports.of(0))
+                assert client.flush(20) == 0
+                cluster.clear_errors()
+            ends.append(reports.by_record[0][0].decision.action)
+        assert ends == [Action.HOLD, Action.DELIVERED]
+
+
+def one_a_batch(cluster: MockCluster, **overrides: object) -> Config:
+    """Settings with which several requests are in flight to one partition as soon as there are several records."""
+    return config_for(
+        cluster.bootstrap,
+        producer__librdkafka__batch__num__messages=1,
+        producer__linger_ms=0,
+        producer__retry_backoff_ms=50,
+        **overrides,
+    )
+
+
+def in_flight_together(client: KafkaClient, cluster: MockCluster, reports: Reports, code: int, last: int = 8) -> None:
+    """Publish records 1 to `last`, of which the first few are in flight together; the first is refused."""
+    client.publish(record(0), reports.of(0))
+    assert client.flush(20) == 0
+    cluster.slow(100)
+    cluster.push_errors(code)
+    for number in range(1, last + 1):
+        client.publish(record(number), reports.of(number))
+    until(lambda: 1 in reports.by_record)
+    cluster.slow(0)
+    assert client.flush(20) == 0
+
+
 class TestFatalErrors:
+    @pytest.mark.parametrize(
+        "codes",
+        [
+            (45,),  # OUT_OF_ORDER_SEQUENCE_NUMBER of the oldest request
+            (47,),  # INVALID_PRODUCER_EPOCH: the library could go on, we do not
+            (7, 59),  # UNKNOWN_PRODUCER_ID of a request that was sent before
+        ],
+    )
+    def test_one_that_a_broker_causes_gives_the_client_a_new_producer_within_two_seconds(
+        self, cluster: MockCluster, codes: tuple[int, ...]
+    ) -> None:
+        reports = Reports()
+        metrics = Metrics()
+        config = config_for(cluster.bootstrap, producer__retry_backoff_ms=50)
+        with KafkaClient(config, metrics=metrics) as client:
+            client.publish(record(0), reports.of(0))
+            assert client.flush(20) == 0
+            first = client._producer
+            cluster.push_errors(*codes)
+            client.publish(record(1), reports.of(1))
+            until(lambda: client._producer is not first, 2)
+            assert client.wait_for_room(0.1)
+            client.publish(record(2), reports.of(2))
+            assert client.flush(20) == 0
+        assert [len(reports.by_record[number]) for number in range(3)] == [1, 1, 1]
+        decision = reports.by_record[1][0].decision
+        assert (decision.action, decision.reason) == (Action.HOLD, FailedReason.PRODUCER_FATAL)
+        assert reports.by_record[2][0].decision.action is Action.DELIVERED
+        assert metrics.get_summary()["publish_errors_by_code"]["producer_fatal"] == 1
+
+    @pytest.mark.parametrize("flushing", [False, True])
+    def test_what_is_on_the_wire_is_answered_and_what_waits_is_reported(
+        self, cluster: MockCluster, flushing: bool
+    ) -> None:
+        reports = Reports()
+        metrics = Metrics()
+        config = config_for(cluster.bootstrap, producer__librdkafka__batch__num__messages=1, producer__linger_ms=0)
+        with KafkaClient(config, metrics=metrics) as client:
+            client.publish(record(0), reports.of(0))
+            assert client.flush(20) == 0
+            first = client._producer
+            cluster.slow(300)
+            for number in range(1, 51):
+                client.publish(record(number), reports.of(number))
+            until(lambda: client.flush(0.2) < 50, 5)  # the first five are, or were, on the wire
+            if flushing:
+                flush = threading.Thread(target=client.flush, args=(20,))
+                flush.start()
+            meet_fatal_error(first, 47)
+            until(lambda: client._producer is not first, 2)
+            cluster.slow(0)
+            if flushing:
+                flush.join(20)
+            assert client.in_flight() == 0
+        assert [len(reports.by_record[number]) for number in range(51)] == [1] * 51
+        ends = [reports.by_record[number][0].decision for number in range(51)]
+        delivered = [decision.action is Action.DELIVERED for decision in ends]
+        assert 2 < sum(delivered) < 50
+        assert delivered == sorted(delivered, reverse=True)
+        assert {decision.reason for decision in ends} == {None, FailedReason.PRODUCER_FATAL}
+        assert metrics.get_summary()["publish_errors_by_code"]["producer_fatal"] == 1
+
+    def test_one_that_comes_again_and_again_is_met_with_growing_pauses(self, cluster: MockCluster) -> None:
+        """Without the right to be idempotent each new producer meets its fatal error at once."""
+        made: list[float] = []
+
+        def make_producer(settings: dict[str, Any], **more: Any) -> object:
+            made.append(time.monotonic())
+            return confluent_kafka.Producer(settings, **more)
+
+        reports = Reports()
+        config = config_for(cluster.bootstrap)
+        with KafkaClient(config, metrics=Metrics(), make_producer=make_producer) as client:
+            cluster.push_errors(*[31] * 100, api=INIT_PRODUCER_ID)
+            for number in range(3):
+                until(lambda: client.wait_for_room(0))
+                client.publish(record(number), reports.of(number))
+                until(lambda: number in reports.by_record)  # noqa: B023 - called in this round only
+            until(lambda: len(made) == 4)
+            cluster.clear_errors(api=INIT_PRODUCER_ID)
+            until(lambda: client.wait_for_room(0))
+            until(lambda: client.condition().connected)
+            client.publish(record(3), reports.of(3))
+            assert client.flush(20) == 0
+        pauses = [after - before for before, after in itertools.pairwise(made[1:])]
+        assert all(pause >= wait for pause, wait in zip(pauses, (0.5, 1.0), strict=False))
+        assert [reports.by_record[number][0].decision.action for number in range(4)] == [Action.HOLD] * 3 + [
+            Action.DELIVERED
+        ]
+
     def test_what_produce_refuses_for_one_waits_for_the_new_producer(self, cluster: MockCluster) -> None:
         class Fatal:
             """A producer that met a fatal error: nothing says so but its next produce."""
