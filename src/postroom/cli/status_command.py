@@ -13,7 +13,7 @@ from postroom.cli.words import counts, duration, printable, size
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
     from postroom.libs.config_loader import Config
 
@@ -25,7 +25,8 @@ USUAL_PORT = 9464
 NOBODY = 3
 _TIMEOUT_S = 5.0
 _MOST_BYTES = 16 * 1024 * 1024
-_SHOWN = ("received", "accepted", "delivered", "dead_lettered", "spooled", "in_flight", "pending", "refused", "failed")
+_ALWAYS = ("received", "accepted", "delivered", "spooled")
+_IF_ANY = ("dead_lettered", "in_flight", "pending", "refused", "failed", "taken_over", "drained", "unaccounted")
 
 
 @app.command()
@@ -121,7 +122,7 @@ def _reason(exc: Exception) -> str:
         return f"HTTP {exc.code}"
     if isinstance(exc, URLError):
         return str(getattr(exc.reason, "strerror", None) or type(exc.reason).__name__)
-    if isinstance(exc, json.JSONDecodeError):
+    if isinstance(exc, json.JSONDecodeError | UnicodeDecodeError):
         return "its answer is no JSON"
     return str(exc) or type(exc).__name__
 
@@ -139,9 +140,10 @@ def _print_process(out: "Console", address: str, document: "Mapping[str, Any]") 
     verdict = "ready" if document.get("ready") else "not ready" if document.get("live") else "not alive: restart it"
     style = "bold green" if well else "bold red"
     out.print(Text.assemble(f"{address}, pid {document.get('pid', '-')}: ", (verdict, style)))
-    out.print(_parts_table(document["components"]))
+    _print_parts(out, document["components"])
     if "ledger" in document:
-        out.print(_books_table(document["ledger"]))
+        for topic, balance in document["ledger"]["topics"].items():
+            out.print(f"{printable(topic)}: {_books(balance)}", markup=False)
         for name in ("dead_letters_by_reason", "refused_by_reason", "failed_by_reason"):
             if reasons := document["ledger"].get(name):
                 out.print(f"{name.replace('_', ' ')}: {counts(reasons)}", markup=False)
@@ -158,33 +160,23 @@ def _print_process(out: "Console", address: str, document: "Mapping[str, Any]") 
         out.print(f"a part of the status could not be told: {problem}", markup=False, style="yellow")
 
 
-def _parts_table(components: "Mapping[str, Any]") -> "RenderableType":
+def _print_parts(out: "Console", components: "Mapping[str, Any]") -> None:
     """The parts that are not well; one line where all are."""
-    from rich.table import Table
     from rich.text import Text
 
     styles = {"ok": "green", "degraded": "yellow", "starting": "yellow", "down": "red"}
     rows = [(name, part) for name, part in components.items() if part["state"] != "ok"]
     if not rows:
-        return Text(f"all {len(components)} parts are well", "green")
-    table = Table(show_header=False, box=None, padding=(0, 2), pad_edge=False)
+        out.print(f"all {len(components)} parts are well", style="green")
     for name, part in rows:
-        table.add_row(name, Text(part["state"], styles.get(part["state"], "")), Text(printable(part["detail"])))
-    return table
+        state = Text(f"{part['state']:10}", styles.get(part["state"], ""))
+        out.print(Text.assemble(f"  {printable(name):18}", state, printable(part["detail"])))
 
 
-def _books_table(ledger: "Mapping[str, Any]") -> "RenderableType":
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("topic", box=None, padding=(0, 2), pad_edge=False)
-    for name in _SHOWN:
-        table.add_column(name.replace("_", "-"), justify="right")
-    topics = ledger["topics"]
-    rows = list(topics.items()) + ([("all", ledger["total"])] if len(topics) > 1 else [])
-    for topic, balance in rows:
-        table.add_row(Text(printable(topic)), *(f"{balance[name]:,}" for name in _SHOWN))
-    return table
+def _books(balance: "Mapping[str, int]") -> str:
+    """The numbers of a topic: those that say what is, and of the others those that are not 0."""
+    numbers = ((name, balance.get(name, 0)) for name in (*_ALWAYS, *_IF_ANY))
+    return ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in numbers if number or name in _ALWAYS)
 
 
 def _spool_line(spool: "Mapping[str, Any]") -> str:
