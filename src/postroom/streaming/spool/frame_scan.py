@@ -19,14 +19,15 @@ from postroom.streaming.spool.record_format import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from postroom.streaming.spool.file_system import File
+    from postroom.streaming.spool.record_format import FrameHeader
 
 _CHUNK_BYTES = 256 * 1024
 
 
-class Frame(msgspec.Struct, frozen=True):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """A frame that is whole: where it stands, its bytes on the disk with header, its sequence and its record."""
 
     offset: int
@@ -63,32 +64,38 @@ class FrameScan:
         self.offset = FRAMES_BEGIN
         self.next_sequence = next_sequence
 
-    def next(self, end: int) -> Frame | Damage | None:
-        """Return the next frame or damaged range before `end` and move on behind it; None when there is no more."""
-        offset = self.offset
-        if offset >= end:
-            return None
-        at = self._load(offset, FRAME_HEADER_BYTES, end)
-        return self._damaged(offset, end, end) if at is None else self._frame(offset, at, end)
+    def next(self, end: int, passes: Callable[[int], bool] | None = None) -> Frame | Damage | None:
+        """Return the next frame or damaged range before `end` and move on behind it; None when there is no more.
+
+        A frame whose sequence `passes` says True to is passed over, its body unread.
+        """
+        while (offset := self.offset) < end:
+            at = self._load(offset, FRAME_HEADER_BYTES, end)
+            if at is None:
+                return self._damaged(offset, end, end)
+            header = parse_frame_header(self._seed, self._buffer, at)
+            if header is None or header.sequence < self.next_sequence or header.kind not in {self._kind, FOOTER_KIND}:
+                return self._damaged(offset, self._resynchronised(offset, end), end)
+            if header.kind == FOOTER_KIND:  # torn, or it would have been found: it can be made again from the frames
+                self.offset = end
+                return None
+            self.next_sequence = header.sequence + 1
+            behind = offset + FRAME_HEADER_BYTES + header.length
+            if passes is None or behind > end or not passes(header.sequence):
+                return self._body(header, offset, behind, end)
+            self.offset = behind
+        return None
 
     def run(self, end: int) -> Iterator[Frame | Damage]:
         """Give what `next` gives, to the end."""
         while (found := self.next(end)) is not None:
             yield found
 
-    def _frame(self, offset: int, at: int, end: int) -> Frame | Damage | None:
-        header = parse_frame_header(self._seed, self._buffer, at)
-        if header is None or header.sequence < self.next_sequence or header.kind not in {self._kind, FOOTER_KIND}:
-            return self._damaged(offset, self._resynchronised(offset, end), end)
-        if header.kind == FOOTER_KIND:  # torn, or it would have been found: it can be made again from the frames
-            self.offset = end
-            return None
-        self.next_sequence = header.sequence + 1
-        behind = offset + FRAME_HEADER_BYTES + header.length
-        body_at = self._load(offset, behind - offset, end)
-        if body_at is None:
+    def _body(self, header: FrameHeader, offset: int, behind: int, end: int) -> Frame | Damage:
+        at = self._load(offset, behind - offset, end)
+        if at is None:
             return self._damaged(offset, end, end)
-        body = self._buffer[body_at + FRAME_HEADER_BYTES : body_at + behind - offset]
+        body = self._buffer[at + FRAME_HEADER_BYTES : at + behind - offset]
         try:
             stored = parse_body(body, header.attempts) if crc32c(body) == header.body_checksum else None
         except ValueError:

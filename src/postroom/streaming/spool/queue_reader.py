@@ -16,6 +16,8 @@ from postroom.streaming.spool.frame_scan import Damage
 from postroom.streaming.spool.record_format import Kind  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from postroom.streaming.spool.cursor_keeper import CursorKeeper
     from postroom.streaming.spool.file_system import File
     from postroom.streaming.spool.frame_scan import Frame, FrameScan
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 STUMBLES_IN_A_ROW = 3
 
 
-class SpooledRecord(msgspec.Struct, frozen=True):
+class SpooledRecord(msgspec.Struct, frozen=True, gc=False):
     """A record that waits in the spool.
 
     `sequence` rises within `kind` and `slot`. `sent_before` says that it may be in Kafka already: whoever sends it
@@ -54,6 +56,7 @@ class QueueReader:
         self._lock = threading.Lock()
         self._file: File | None = None
         self._scan: FrameScan | None = None
+        self._passes: Callable[[int], bool] | None = None
         self._segment: Segment | None = None
         self._at_id = 0
         self._is_closed = False
@@ -124,22 +127,24 @@ class QueueReader:
             segment = self._segment or self._enter()
             if segment is None or self._scan is None:
                 return None
-            with self._place.lock:
+            with self._place.lock:  # both at one moment, or the last frames of a closed segment would be missed
                 end, is_closed = segment.frames_end - segment.held_back, segment.is_closed and not segment.held_back
-            found = self._scan.next(end)
+            found = self._scan.next(end, self._passes if segment.has_passed else None)
             if isinstance(found, Damage):
                 self._store.damage.found(segment, found, self._hand)
-            elif found is None:
-                if not is_closed:
-                    return None
-                self._at_id = segment.header.segment_id + 1
-                self._leave()
-            elif self._may_be_handed_out(segment, found.sequence):
+            elif found is not None:
                 self._stumbles = 0
                 return segment, found
+            elif is_closed:
+                self._at_id = segment.header.segment_id + 1
+                self._leave()
+            else:
+                return None
 
-    def _may_be_handed_out(self, segment: Segment, sequence: int) -> bool:
-        return not (segment.is_done(sequence) or sequence in self._hand or segment.is_lost(sequence))
+    def _passing(self, segment: Segment) -> Callable[[int], bool]:
+        """Return what says of a sequence that it is not to be handed out."""
+        hand = self._hand
+        return lambda sequence: segment.is_done(sequence) or sequence in hand or segment.is_lost(sequence)
 
     def _enter(self) -> Segment | None:
         while True:
@@ -156,13 +161,14 @@ class QueueReader:
                 self._store.damage.lost_file(segment, self._hand)
                 continue
             self._scan = new_scan(segment, self._file)
+            self._passes = self._passing(segment)
             self._segment = segment
             return segment
 
     def _leave(self) -> None:
         if self._file is not None:
             self._file.close()
-        self._file = self._scan = self._segment = None
+        self._file = self._scan = self._passes = self._segment = None
 
     def _rewind_to(self, segment: Segment) -> None:
         # Nothing was handed out: what was read is found again from the beginning of its segment.
@@ -186,20 +192,20 @@ class QueueReader:
             self._keeper.note_handed_out(found[-1][1].sequence + 1, stride=READ_STRIDE)
 
     def _hand_out(self, found: list[tuple[Segment, Frame]]) -> list[SpooledRecord]:
-        place, records, sent_below = self._place, [], self._keeper.sent_below
+        place, slot, sent_below = self._place, self._slot, self._keeper.sent_below
+        key_hashes = place.hashes_of([frame.stored.record for _, frame in found])
         with place.lock:
-            for segment, frame in found:
-                stored, sequence = frame.stored, frame.sequence
-                self._hand.take_read(segment, frame, place.hash_of(stored.record))
-                records.append(
-                    SpooledRecord(
-                        stored.record,
-                        place.kind,
-                        self._slot,
-                        sequence,
-                        stored.labels,
-                        stored.appended_ms,
-                        sequence < sent_below or segment.is_sent(sequence),
-                    )
+            for (segment, frame), key_hash in zip(found, key_hashes, strict=True):
+                self._hand.take_read(segment, frame, key_hash)
+            return [
+                SpooledRecord(
+                    frame.stored.record,
+                    place.kind,
+                    slot,
+                    frame.sequence,
+                    frame.stored.labels,
+                    frame.stored.appended_ms,
+                    frame.sequence < sent_below or (segment.has_sent and segment.is_sent(frame.sequence)),
                 )
-        return records
+                for segment, frame in found
+            ]

@@ -33,6 +33,9 @@ _CHECKED = struct.Struct("<IIBBHIQ")
 _FRAME = struct.Struct("<IIIBBHIQ")
 _BODY = struct.Struct("<qqHHHHII")
 _PAIR = struct.Struct("<HI")
+_unpack_frame = _FRAME.unpack_from
+_unpack_body_head = _BODY.unpack_from
+_unpack_pair = _PAIR.unpack_from
 _pack_body_head = _BODY.pack
 _pack_pair = _PAIR.pack
 _MAX_U32 = _NULL = 0xFFFF_FFFF
@@ -68,7 +71,7 @@ class FrameHeader(msgspec.Struct, frozen=True, gc=False):
     sequence: int
 
 
-class StoredRecord(msgspec.Struct, frozen=True):
+class StoredRecord(msgspec.Struct, frozen=True, gc=False):
     """A record as it came back from the disk, with its labels and the time it was appended (ms since 1970)."""
 
     record: Record
@@ -115,9 +118,13 @@ def pack_frames(seed: int, kind: int, frames: Iterable[tuple[int, int, bytes]]) 
 
 def parse_frame_header(seed: int, data: bytes, at: int) -> FrameHeader | None:
     """Return the frame header at `at`, where 28 bytes must be; None when its checksum or a field is wrong."""
-    header = data[at : at + FRAME_HEADER_BYTES]
-    checksum, length, body_checksum, kind, flags, reserved, attempts, sequence = _FRAME.unpack(header)
-    if crc32c_extend(seed, header[4:]) != checksum or flags or reserved or length > MAX_BODY_BYTES:
+    checksum, length, body_checksum, kind, flags, reserved, attempts, sequence = _unpack_frame(data, at)
+    if (
+        crc32c_extend(seed, data[at + 4 : at + FRAME_HEADER_BYTES]) != checksum
+        or flags
+        or reserved
+        or length > MAX_BODY_BYTES
+    ):
         return None
     return FrameHeader(length, body_checksum, kind, attempts, sequence)
 
@@ -191,7 +198,7 @@ def pack_body(record: Record, labels: Headers, appended_ms: int) -> bytes:
 def parse_body(body: bytes, attempts: int) -> StoredRecord:
     """Return what `pack_body` was given. Raises ValueError for a body that no writer of version 1 made."""
     try:
-        timestamp, appended, id_bytes, topic_bytes, headers, labels, key_bytes, value_bytes = _BODY.unpack_from(body)
+        timestamp, appended, id_bytes, topic_bytes, headers, labels, key_bytes, value_bytes = _unpack_body_head(body)
         at = _BODY.size
         event_id = body[at : (at := at + id_bytes)].decode()
         topic = body[at : (at := at + topic_bytes)].decode()
@@ -199,7 +206,7 @@ def parse_body(body: bytes, attempts: int) -> StoredRecord:
         value = None if value_bytes == _NULL else body[at : (at := at + value_bytes)]
         pairs: list[tuple[str, bytes]] = []
         for _ in range(headers + labels):
-            name_bytes, content_bytes = _PAIR.unpack_from(body, at)
+            name_bytes, content_bytes = _unpack_pair(body, at)
             at += _PAIR.size
             name = body[at : (at := at + name_bytes)].decode()
             pairs.append((name, body[at : (at := at + content_bytes)]))

@@ -157,6 +157,16 @@ class Segment:
         self._done.load(low, bitmap)
 
     @property
+    def has_passed(self) -> bool:
+        """True when any frame in it is acknowledged, lost or in hand."""
+        return bool(self.in_hand or self._done or self._lost)
+
+    @property
+    def has_sent(self) -> bool:
+        """True when any frame in it was put back as sent."""
+        return bool(self._sent)
+
+    @property
     def has_acknowledged(self) -> bool:
         """True when any frame in it was marked done."""
         return bool(self._done)
