@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from postroom.streaming.spool.cursor import CURSOR_NAME
 from postroom.streaming.spool.file_system import OsFileSystem
-from postroom.streaming.spool.record_format import FOOTER_KIND, FRAMES_BEGIN
+from postroom.streaming.spool.record_format import FRAMES_BEGIN, Kind
 from postroom.streaming.spool.segments import segment_id_of
 
 if TYPE_CHECKING:
     from postroom.streaming.spool.file_system import Entry, File, FileSystem
     from postroom.testing.fault_script import DiskOperation, FaultScript
 
-# The kind of a frame stands at this byte: a footer holds no records.
+# The kind of a frame stands at this byte: a footer, and room that is filled ahead, hold no records.
 _KIND_AT = 12
-_FOOTER = bytes([FOOTER_KIND])
+_KINDS = {bytes([kind]) for kind in Kind}
 
 
 class FaultyFileSystem:
@@ -89,9 +89,13 @@ class FaultyFileSystem:
 
 
 class FaultyFile:
-    """An open file of a `FaultyFileSystem`. See `File` for the methods."""
+    """An open file of a `FaultyFileSystem`. See `File` for the methods.
 
-    __slots__ = ("_faults", "_inner", "_is_cursor", "_is_segment", "_path")
+    A segment that is filled ahead with zeros gets no room by that: a full disk refuses the next record, and not some
+    record a mebibyte later.
+    """
+
+    __slots__ = ("_content_end", "_faults", "_inner", "_is_cursor", "_is_segment", "_path")
 
     def __init__(self, faults: FaultScript, inner: File, path: str) -> None:
         self._faults = faults
@@ -99,20 +103,25 @@ class FaultyFile:
         self._path = path
         self._is_segment = _is_segment(path)
         self._is_cursor = path.rpartition("/")[2].startswith(CURSOR_NAME)
+        self._content_end = inner.size() if self._is_segment else 0
 
     def write_at(self, data: bytes, offset: int) -> int:
         """See File. Writes less where the script says so, and raises ENOSPC where nothing fits."""
         self._meet("write")
-        growth = max(0, offset + len(data) - self._inner.size())
+        is_filling = self._is_segment and data.count(0) == len(data)
+        begin = self._content_end if self._is_segment else self._inner.size()
+        growth = 0 if is_filling else max(0, offset + len(data) - begin)
         room = self._faults.disk_room(len(data), growth)
         if data and not room:
             raise OSError(errno.ENOSPC, errno.errorcode[errno.ENOSPC], self._path)
-        are_records = self._is_segment and offset >= FRAMES_BEGIN and data[_KIND_AT : _KIND_AT + 1] != _FOOTER
+        are_records = self._is_segment and offset >= FRAMES_BEGIN and data[_KIND_AT : _KIND_AT + 1] in _KINDS
         if are_records:
             self._faults.reached("before_append")
         elif self._is_cursor:
             self._faults.reached("before_cursor")
         written = self._inner.write_at(data[:room], offset)
+        if not is_filling:
+            self._content_end = max(self._content_end, offset + written)
         if are_records:
             self._faults.reached("after_append")
         return written
@@ -130,6 +139,7 @@ class FaultyFile:
         """See File."""
         self._meet("truncate")
         self._inner.truncate(size)
+        self._content_end = min(self._content_end, size)
 
     def sync(self) -> None:
         """See File."""

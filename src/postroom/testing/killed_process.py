@@ -84,6 +84,7 @@ def killed_at(
     """
     FaultScript().at(step, _die, nth=nth)  # nonsense raises here, not in a child
     reading, writing = os.pipe()
+    parent_lives, until_the_end = os.pipe()
     with warnings.catch_warnings():
         # Python 3.12 warns of every fork beside threads. This child needs none of theirs.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -91,14 +92,18 @@ def killed_at(
     if not process:
         try:
             os.close(reading)
+            os.close(until_the_end)
+            threading.Thread(target=_die_with_parent, args=(parent_lives,), daemon=True).start()
             _live_and_die(step, work, nth, _Notes(writing), arguments)
         finally:
             os._exit(1)  # whatever happens: never back into the caller's test
     os.close(writing)
+    os.close(parent_lives)
     try:
         notes, has_ended = _read_notes(reading, timeout_s)
     finally:
         os.close(reading)
+        os.close(until_the_end)
         os.kill(process, signal.SIGKILL)  # dead already, or it must be now
         os.waitpid(process, 0)
     if "raised" in notes:
@@ -141,6 +146,11 @@ def _live_and_die(
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
     threading.Event().wait()  # the thread that got here goes not one step further
+
+
+def _die_with_parent(parent_lives: int) -> None:
+    os.read(parent_lives, 1)  # nothing is ever written: it returns when the last one who could is gone
+    _die()
 
 
 class _Notes:

@@ -104,6 +104,7 @@ class MemoryPublisher:
 
     def close(self, timeout_s: float) -> None:
         """See Publisher."""
+        self._refuse_in_handlers()
         with self._gate:
             self._is_closed = True
             self._gate.notify_all()

@@ -4,6 +4,11 @@
         my_code(post=recording_service)
         assert recording_service.published[0].event["user_id"] == "u1"
 
+    def test_my_code_while_kafka_is_away(spooling_service, postroom_faults, postroom_clock):
+        postroom_faults.away()
+        my_code(post=spooling_service)
+        postroom_clock.advance(600)
+
     def test_my_service(postroom_stack, postroom_topic):
         producer = Producer({"bootstrap.servers": postroom_stack.bootstrap})
         producer.produce(postroom_topic, b"hello")
@@ -21,8 +26,11 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from postroom.testing.fault_script import FaultScript
     from postroom.testing.local_stack import LocalStack
+    from postroom.testing.manual_clock import ManualClock
     from postroom.testing.recording_service import RecordingService
 
 
@@ -45,6 +53,33 @@ def recording_service() -> Iterator[RecordingService]:
     from postroom.testing.recording_service import RecordingService  # heavy: loaded for who asks
 
     with RecordingService() as service:
+        yield service
+
+
+@pytest.fixture
+def postroom_faults() -> FaultScript:
+    """What goes wrong with Kafka and the disk in `spooling_service`: nothing, until the test says so."""
+    from postroom.testing.fault_script import FaultScript
+
+    return FaultScript()
+
+
+@pytest.fixture
+def postroom_clock() -> ManualClock:
+    """The clock of `spooling_service`: it stands still until the test moves it."""
+    from postroom.testing.manual_clock import ManualClock  # heavy: loaded for who asks
+
+    return ManualClock()
+
+
+@pytest.fixture
+def spooling_service(
+    tmp_path: Path, postroom_faults: FaultScript, postroom_clock: ManualClock
+) -> Iterator[RecordingService]:
+    """A recording service with a spool in `tmp_path / "spool"` that obeys `postroom_faults` and `postroom_clock`."""
+    from postroom.testing.recording_service import RecordingService  # heavy: loaded for who asks
+
+    with RecordingService(clock=postroom_clock, faults=postroom_faults, spool_dir=tmp_path / "spool") as service:
         yield service
 
 

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
 WriteAhead: TypeAlias = Literal["off", "fsync"]
 
-# While it waits for the drain: how far a clock under test is moved on at a time, and how long the others get to run.
+# While it waits for the drain: how far a clock under test is moved on at a time.
 _LOOK_S = 0.02
-_PAUSE_S = 0.001
+# How long the other threads get to run whenever a clock under test is moved on.
+_PAUSE_S = 0.0005
 
 
 class PublishedEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,24 @@ class PublishedEvent(msgspec.Struct, frozen=True, kw_only=True):
     headers: Headers
     event_id: str
     timestamp_ms: int
+
+
+class _SharedClock:
+    """A clock whose waits let other threads run, also where waiting only moves it on.
+
+    A service with a spool is several threads: while one waits five seconds, the others must get some time, too.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._pause = threading.Event()
+        self.monotonic = clock.monotonic
+        self.time_ms = clock.time_ms
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep on the clock, and for a moment in earnest."""
+        self._clock.sleep(seconds)
+        self._pause.wait(_PAUSE_S)
 
 
 class MemoryRegistry:
@@ -95,6 +114,8 @@ class RecordingService(ProducerService):
     ) -> None:
         config = _with_spool(config or load_config(overrides={}, environ={}), spool_dir, write_ahead)
         self.faults = FaultScript() if faults is None else faults
+        if config.spool.dir is not None and clock is not SYSTEM_CLOCK:
+            clock = _SharedClock(clock)
         self.publisher = MemoryPublisher(
             faults=self.faults, clock=clock, hand_over_after_s=config.hand_over_after_s, records=records
         )
@@ -187,7 +208,7 @@ class RecordingService(ProducerService):
                     f"and {balance.spooled} wait in the spool"
                 )
             self._clock.sleep(_LOOK_S)
-            pause.wait(_PAUSE_S)
+            pause.wait(_PAUSE_S)  # without a spool the clock is the one that was handed in
 
     def _is_drained(self) -> bool:
         if not self.running:
