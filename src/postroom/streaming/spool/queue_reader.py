@@ -18,6 +18,7 @@ from postroom.streaming.spool.record_format import Kind  # noqa: TC001 - msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from postroom.libs.clock import Clock
     from postroom.streaming.spool.cursor_keeper import CursorKeeper
     from postroom.streaming.spool.file_system import File
     from postroom.streaming.spool.frame_scan import Frame, FrameScan
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.segments import Segment
 
 STUMBLES_IN_A_ROW = 3
+REST_S = 60.0
+"""So long a segment that cannot be read is left alone before it is tried again."""
 
 
 class SpooledRecord(msgspec.Struct, frozen=True, gc=False):
@@ -47,8 +50,11 @@ class SpooledRecord(msgspec.Struct, frozen=True, gc=False):
 class QueueReader:
     """Hands out each record once, in order. Safe with threads."""
 
-    def __init__(self, place: QueuePlace, store: SegmentStore, hand: Hand, keeper: CursorKeeper, *, slot: str) -> None:
+    def __init__(
+        self, place: QueuePlace, store: SegmentStore, hand: Hand, keeper: CursorKeeper, clock: Clock, *, slot: str
+    ) -> None:
         self._place = place
+        self._clock = clock
         self._store = store
         self._hand = hand
         self._keeper = keeper
@@ -74,18 +80,21 @@ class QueueReader:
             if self._is_closed:
                 return []
             found: list[tuple[Segment, Frame]] = []
-            try:
-                room = max_bytes
-                while len(found) < max_records and room > 0:
-                    step = self._next()
-                    if step is None:
-                        break
-                    found.append(step)
-                    room -= step[1].size
-            except OSError as exc:
-                self._stumble(exc)
-                if not found:
-                    raise spool_error(exc, retry_after_s=1.0) from exc
+            room = max_bytes
+            while len(found) < max_records and room > 0:
+                try:
+                    step = self._next(may_go_back=not found)
+                except OSError as exc:
+                    if self._is_passed_over_again():
+                        continue
+                    self._stumble(exc)
+                    if not found:
+                        raise spool_error(exc, retry_after_s=1.0) from exc
+                    break
+                if step is None:
+                    break
+                found.append(step)
+                room -= step[1].size
             try:
                 self._note_handed_out(found)
             except OSError as exc:
@@ -122,10 +131,12 @@ class QueueReader:
 
     # -- inside
 
-    def _next(self) -> tuple[Segment, Frame] | None:
+    def _next(self, *, may_go_back: bool) -> tuple[Segment, Frame] | None:
         while True:
             segment = self._segment or self._enter()
             if segment is None or self._scan is None:
+                if may_go_back and self._goes_back():
+                    continue
                 return None
             with self._place.lock:  # both at one moment, or the last frames of a closed segment would be missed
                 end, is_closed = segment.frames_end - segment.held_back, segment.is_closed and not segment.held_back
@@ -135,11 +146,13 @@ class QueueReader:
             elif found is not None:
                 self._stumbles = 0
                 return segment, found
-            elif is_closed:
-                self._at_id = segment.header.segment_id + 1
-                self._leave()
             else:
-                return None
+                segment.retry_at = None  # all of it could be read
+                if is_closed:
+                    self._at_id = segment.header.segment_id + 1
+                    self._leave()
+                elif not (may_go_back and self._goes_back()):
+                    return None
 
     def _passing(self, segment: Segment) -> Callable[[int], bool]:
         """Return what says of a sequence that it is not to be handed out."""
@@ -152,7 +165,11 @@ class QueueReader:
                 segment = self._store.at_or_after(self._at_id)
                 if segment is None or not segment.is_known:
                     return None
-                if segment.is_gone or (segment.is_closed and segment.waiting == segment.in_hand):
+                if (
+                    segment.is_gone
+                    or self._is_resting(segment)
+                    or (segment.is_closed and segment.waiting == segment.in_hand)
+                ):
                     self._at_id = segment.header.segment_id + 1
                     continue
             try:
@@ -176,7 +193,7 @@ class QueueReader:
         self._at_id = segment.header.segment_id
 
     def _stumble(self, exc: OSError) -> None:
-        """After an error while reading: begin the segment anew, or after three go past it, for a later start to read.
+        """After an error while reading: begin the segment anew, or after three go past it.
 
         One bad place on the disk must not hold up everything behind it. Its segment stays, and counts as waiting.
         """
@@ -184,8 +201,35 @@ class QueueReader:
         self._leave()
         self._stumbles = self._stumbles + 1 if exc.errno == errno.EIO else 0
         if segment is not None and self._stumbles >= STUMBLES_IN_A_ROW:
-            self._at_id = segment.header.segment_id + 1
             self._stumbles = 0
+            self._pass_over(segment)
+
+    def _is_passed_over_again(self) -> bool:
+        """After an error in a segment that was passed over before: once is enough then, and no news to anybody."""
+        segment = self._segment
+        if segment is None or segment.retry_at is None:
+            return False
+        self._leave()
+        self._pass_over(segment)
+        return True
+
+    def _pass_over(self, segment: Segment) -> None:
+        segment.retry_at = self._clock.monotonic() + REST_S
+        self._at_id = segment.header.segment_id + 1
+
+    def _is_resting(self, segment: Segment) -> bool:
+        return segment.retry_at is not None and self._clock.monotonic() < segment.retry_at
+
+    def _goes_back(self) -> bool:
+        """At the end of everything: go back to a segment that was passed over, if it has rested; True if there is one.
+
+        What is behind it and in hand or acknowledged is passed over on the way back.
+        """
+        for segment in self._store.all():
+            if segment.retry_at is not None and not self._is_resting(segment) and segment.waiting > segment.in_hand:
+                self._rewind_to(segment)
+                return True
+        return False
 
     def _note_handed_out(self, found: list[tuple[Segment, Frame]]) -> None:
         if found:

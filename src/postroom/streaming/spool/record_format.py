@@ -201,21 +201,40 @@ def parse_body(body: bytes, attempts: int) -> StoredRecord:
         timestamp, appended, id_bytes, topic_bytes, headers, labels, key_bytes, value_bytes = _unpack_body_head(body)
         at = _BODY.size
         event_id = body[at : (at := at + id_bytes)].decode()
-        topic = body[at : (at := at + topic_bytes)].decode()
+        topic = _decoded(body[at : (at := at + topic_bytes)])
         key = None if key_bytes == _NULL else body[at : (at := at + key_bytes)]
         value = None if value_bytes == _NULL else body[at : (at := at + value_bytes)]
-        pairs: list[tuple[str, bytes]] = []
-        for _ in range(headers + labels):
-            name_bytes, content_bytes = _unpack_pair(body, at)
-            at += _PAIR.size
-            name = body[at : (at := at + name_bytes)].decode()
-            pairs.append((name, body[at : (at := at + content_bytes)]))
+        pairs, at = _parse_pairs(body, at, headers)
+        record = Record(topic, key, value, pairs, event_id, timestamp, attempts)
+        return StoredRecord(record, _parse_labels(body[at:], labels), appended)
     except struct.error:
         raise ValueError("the body of a frame ends too early") from None
-    if at != len(body):
+
+
+def _parse_pairs(body: bytes, at: int, count: int) -> tuple[Headers, int]:
+    """Return `count` pairs of a name and a value, and where the next byte stands."""
+    pairs: list[tuple[str, bytes]] = []
+    for _ in range(count):
+        name_bytes, content_bytes = _unpack_pair(body, at)
+        at += _PAIR.size
+        name = _decoded(body[at : (at := at + name_bytes)])
+        pairs.append((name, body[at : (at := at + content_bytes)]))
+    return tuple(pairs), at
+
+
+@lru_cache(1024)
+def _parse_labels(rest: bytes, count: int) -> Headers:
+    """Return the labels, which are what is left of a body: the same ones with every record of a contract."""
+    labels, at = _parse_pairs(rest, 0, count)
+    if at != len(rest):
         raise ValueError("the body of a frame has another length than its parts")
-    record = Record(topic, key, value, tuple(pairs[:headers]), event_id, timestamp, attempts)
-    return StoredRecord(record, tuple(pairs[headers:]), appended)
+    return labels
+
+
+@lru_cache(1024)
+def _decoded(name: bytes) -> str:
+    """Names of topics and headers come again with every record."""
+    return name.decode()
 
 
 class KeyHash:

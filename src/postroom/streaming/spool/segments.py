@@ -45,7 +45,8 @@ class Segment:
     lost, `in_hand` those of them that somebody has; `topics` holds frames and bytes of those by topic. `is_known`
     turns true when all are counted, `is_closed` when no frame will be added, `is_gone` when somebody has removed its
     file. `damaged` holds where unreadable ranges begin and how long they are, `unsaved` those of them that have no
-    copy in quarantine yet, `unreadable` the sequences in hand whose frames are among them.
+    copy in quarantine yet, `unreadable` the sequences in hand whose frames are among them. `retry_at` is set while the
+    disk does not give it: when to try again, in monotonic seconds.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class Segment:
         "next_sequence",
         "oldest_ms",
         "path",
+        "retry_at",
         "size",
         "topics",
         "unreadable",
@@ -86,6 +88,7 @@ class Segment:
         self.is_known = False
         self.is_closed = True
         self.is_gone = False
+        self.retry_at: float | None = None
         self.damaged: dict[int, int] = {}
         self.unsaved: list[tuple[int, int]] = []
         self.unreadable: set[int] = set()

@@ -40,7 +40,7 @@ class SpoolQueue:
         self._store = SegmentStore(place)
         self._hand = Hand(place, self._store)
         self._keeper = CursorKeeper(place, self._store, self._hand, self._cursor)
-        self._reader = QueueReader(place, self._store, self._hand, self._keeper, slot=slot)
+        self._reader = QueueReader(place, self._store, self._hand, self._keeper, settings.clock, slot=slot)
         self._availability = Availability()
         self._writer = QueueWriter(
             place, self._store, self._hand, self._keeper, self._availability, settings, slot=slot
@@ -208,6 +208,7 @@ class SpoolQueue:
                 in_hand=len(self._hand),
                 claimed=self._hand.claimed,
                 segments=len(segments),
+                passed_over=sum(segment.retry_at is not None for segment in segments),
                 disk_bytes=self._store.disk_bytes,
                 is_counted=self._store.is_known,
                 refusing_since=self._availability.since,

@@ -10,8 +10,8 @@ from postroom.streaming.spool.damage_control import Damages  # noqa: TC001 - msg
 class QueueStatus(msgspec.Struct, frozen=True):
     """What is in a queue that is not acknowledged. `by_topic` holds records and bytes.
 
-    `in_hand` of them were read or claimed and not put back, `claimed` among these were never read. `is_counted` is
-    False while a start still counts.
+    `in_hand` of them were read or claimed and not put back, `claimed` among these were never read. `passed_over` of
+    the segments cannot be read now. `is_counted` is False while a start still counts.
     """
 
     records: int
@@ -21,6 +21,7 @@ class QueueStatus(msgspec.Struct, frozen=True):
     in_hand: int
     claimed: int
     segments: int
+    passed_over: int
     disk_bytes: int
     is_counted: bool
     refusing_since: float | None

@@ -393,13 +393,16 @@ def test_a_sealed_segment_keeps_nothing_in_memory_that_its_footer_says() -> None
 
 
 def _three_segments() -> tuple[ModelFileSystem, Spool]:
-    disk = ModelFileSystem()
-    settings: dict[str, Any] = {"cursor_bytes": 256, "key_counters": 64}
-    spool = quiet("/spool", file_system=disk, clock=ManualClock(), segment_bytes=360, **settings)
+    disk, _, spool = _three_segments_and_their_clock()
+    return disk, spool
+
+
+def _three_segments_and_their_clock() -> tuple[ModelFileSystem, ManualClock, Spool]:
+    disk, clock, spool = _model(segment_bytes=360)
     for number in range(6):
         spool.append(record(number)).wait()
     assert spool.status().slots[0].records.segments == 3
-    return disk, spool
+    return disk, clock, spool
 
 
 def _unreadable(disk: ModelFileSystem, segment: int) -> None:
@@ -425,6 +428,28 @@ def test_one_bad_place_on_the_disk_does_not_hold_up_what_is_behind_it_for_ever()
     disk.fault = None
     abandon(spool)
     assert ids(drained(_again(disk))) == ["id-2", "id-3"]
+
+
+def test_a_segment_that_was_passed_over_is_tried_again_after_a_while_and_holds_up_nobody_meanwhile() -> None:
+    disk, clock, spool = _three_segments_and_their_clock()
+    _unreadable(disk, 2)
+    found = spool.read(Kind.RECORD)
+    for _ in range(2):
+        with pytest.raises(SpoolUnavailableError):
+            spool.read(Kind.RECORD)
+    found += spool.read(Kind.RECORD)
+    assert spool.status().slots[0].records.passed_over == 1
+    spool.rewind(Kind.RECORD)
+    assert spool.read(Kind.RECORD) == [], "resting, and no error"
+    clock.advance(61)
+    assert spool.read(Kind.RECORD) == [], "tried once, still broken, and no error"
+    spool.append(record(6)).wait()
+    assert ids(spool.read(Kind.RECORD)) == ["id-6"]
+    disk.fault = None
+    assert spool.read(Kind.RECORD) == []
+    clock.advance(61)
+    assert ids(drained(spool)) == ["id-2", "id-3"]
+    assert spool.status().slots[0].records.passed_over == 0
 
 
 def test_a_segment_that_cannot_be_counted_is_passed_over_and_a_later_start_reads_it() -> None:
