@@ -41,6 +41,7 @@ class Carried:
         self._ledger = ledger
         self._settlement = settlement
         self._books: dict[str, Book] = {}
+        self._own_books: dict[bytes, Book] = {}
         for lane in parts.lanes.values():
             self._books.setdefault(lane.topic, lane.book)
             self._books.setdefault(lane.dead_letter_topic, lane.book)
@@ -70,9 +71,13 @@ class Carried:
 
     def _book(self, waiting: SpooledRecord) -> Book:
         """Return the book in which the record was counted as spooled."""
-        logical = dict(waiting.labels).get(TOPIC_LABEL)
-        if logical is not None and self._spool.is_own(waiting):
-            return self._ledger.book(logical.decode())
+        if self._spool.is_own(waiting):
+            for name, logical in waiting.labels:
+                if name == TOPIC_LABEL:
+                    book = self._own_books.get(logical)
+                    if book is None:
+                        book = self._own_books[logical] = self._ledger.book(logical.decode())
+                    return book
         return self._book_of_topic(waiting.record.topic)
 
     def _book_of_topic(self, topic: str) -> Book:

@@ -33,6 +33,8 @@ UNEXPLAINED_TRIES = 5
 """So often a record may fail alone, for a reason that nobody can explain, before it becomes a dead letter."""
 
 _UNEXPLAINED = {FailedReason.BROKER_ERROR, FailedReason.INTERNAL}
+# Records between two looks for reports, as of every caller that sends without a rest: the poll thread has no turn then.
+_SERVE_EVERY = 128
 _IDLE_S = 0.25
 _PAUSE_S = 0.05
 _AFTER_ERROR_S = 1.0
@@ -144,8 +146,10 @@ class Drain:
         if not count:
             return False
         found = self._read(count)
-        for waiting in found:
+        for number, waiting in enumerate(found, 1):
             self._take(waiting)
+            if number % _SERVE_EVERY == 0:
+                self._publisher.serve()
         if found:
             self._send_probes()
         return bool(found)
@@ -228,7 +232,8 @@ class Drain:
         """Send a record, or put it back where its topic is closed."""
         with self._lock:
             path = self._dispatcher.path(waiting.record.topic, self._kind)
-            path.signal(Signal.FOUND, self._clock.monotonic())
+            if path.is_direct:
+                path.signal(Signal.FOUND, self._clock.monotonic())
             # The next one in order, unless an older one was put back: before this reading, or in this very moment.
             is_next = path.probe is None and not path.is_put_back and not self._wants_rewind and not self._stopping
             if is_next and path.state is State.DRAINING:
@@ -274,7 +279,7 @@ class Drain:
             with self._lock:
                 path.drain_out -= 1
                 self._out -= 1
-            if not self._out or self._out == self._window // 2:
+            if self._out <= self._window // 2:
                 self.wake()
 
     def _delivered(self, path: Path, waiting: SpooledRecord) -> None:
@@ -313,7 +318,7 @@ class Drain:
                 path.failed(decision.reason, self._clock.monotonic(), self._random)
                 path.unexplained += decision.reason in _UNEXPLAINED
                 if path.unexplained >= UNEXPLAINED_TRIES:
-                    path.unexplained = 0
+                    path.works()
                     self._rejected(path, waiting, DeadLetterReason.REJECTED_BY_BROKER)
                     return
                 self._log.warning("probe_failed", operation="drain", topic=path.topic, error=report.detail)
