@@ -296,7 +296,7 @@ class MemoryPublisher:
         """Have somebody who gives this report when it is due; the gate is held."""
         if self._is_fatal or self._needs_thread():
             if self._thread is None or not self._thread.is_alive():  # not alive: left behind in another process
-                self._thread = threading.Thread(target=self._run, name="postroom-memory-publisher", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="memory-publisher", daemon=True)
                 self._thread.start()
             self._gate.notify_all()
 
