@@ -66,6 +66,7 @@ class MockCluster:
             ctypes.c_size_t,
             ctypes.POINTER(integer),
         ]
+        lib.rd_kafka_mock_topic_set_error.argtypes = [pointer, ctypes.c_char_p, integer]
         lib.rd_kafka_mock_clear_request_errors.argtypes = [pointer, ctypes.c_int16]
         lib.rd_kafka_mock_broker_set_down.argtypes = [pointer, ctypes.c_int32]
         lib.rd_kafka_mock_broker_set_up.argtypes = [pointer, ctypes.c_int32]
@@ -84,6 +85,10 @@ class MockCluster:
 
     def create_topic(self, name: str, partitions: int = 6) -> None:
         assert self._lib.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, self._brokers) == 0
+
+    def deny_topic(self, name: str, code: int) -> None:
+        """Answer questions for the topic with this code, 0 for none; it is created if there is none."""
+        self._lib.rd_kafka_mock_topic_set_error(self._cluster, name.encode(), code)
 
     def push_errors(self, *codes: int, api: int = PRODUCE) -> None:
         """Answer the next requests of this kind with these codes, one each."""

@@ -85,7 +85,7 @@ _clients: weakref.WeakSet[KafkaClient] = weakref.WeakSet()
 class _Taken:
     """One record on its way, and the callback that librdkafka calls with its report."""
 
-    __slots__ = ("client", "is_alone", "never_connected", "number", "on_done", "record", "taken_at")
+    __slots__ = ("client", "never_connected", "number", "on_done", "record", "taken_at")
 
     def __init__(self, client: KafkaClient, number: int, record: Record, on_done: OnDone, taken_at: float) -> None:
         self.client = client
@@ -94,7 +94,6 @@ class _Taken:
         self.on_done = on_done
         self.taken_at = taken_at
         self.never_connected = False
-        self.is_alone = False
 
     def __call__(self, error: KafkaError | None, message: Message) -> None:
         try:
@@ -169,6 +168,7 @@ class KafkaClient:
         self._rebuild_wait_s = 0.0
         self._batch: list[_Refused] = []
         self._suspects: list[_Refused] = []
+        self._alone: frozenset[int] = frozenset()  # the numbers of records that were sent alone
         self._purge_is_asked_for = False
         self._open: dict[int, _Taken] = {}
         self._taken = 0
@@ -275,7 +275,7 @@ class KafkaClient:
         with self._gate:
             if self._producer is None or self._closed:
                 self._start_locked()
-            if self._is_shut():
+            if self._emptying or self._fatal or self._recalling or self._suspects:  # _is_shut(), 0.1 us faster
                 raise QueueFullError("the queue of unacknowledged records is being emptied")
             number = self._taken = self._taken + 1
             taken = _Taken(self, number, record, on_done, self._clock.monotonic())
@@ -557,9 +557,9 @@ class KafkaClient:
         producer = self._other = new_producer(self._make_producer, self._config, {}, self._log, alone=True)
         suspects, self._suspects = sorted(self._suspects, key=lambda refused: refused[0].number), []
         self._log.warning("batch_refused", operation="publish", count=len(suspects), error=suspects[0][2])
+        self._alone = frozenset(refused[0].number for refused in suspects)
         told: list[tuple[_Taken, Report]] = []
         for refused in suspects:
-            refused[0].is_alone = True
             try:
                 report = self._produce(producer, refused[0])
             except QueueFullError:
@@ -567,7 +567,7 @@ class KafkaClient:
             if report is not None:
                 told.append((refused[0], report))
         self._settle_all(told)
-        self._wait_for_answers(producer, [taken.number for taken, _, _ in suspects])
+        self._wait_for_answers(producer, sorted(self._alone))
         self._other = None
 
     def _wait_for_answers(self, producer: Any, numbers: list[int]) -> None:
@@ -609,7 +609,7 @@ class KafkaClient:
     def not_delivered(self, taken: _Taken, error: KafkaError, offset: int | None) -> None:
         """Take a negative report. The records of a batch come in a row, numbered by their offsets: None, 0, 1."""
         code = error.code()
-        if code not in BLAMES_THE_BATCH or taken.is_alone:
+        if code not in BLAMES_THE_BATCH or taken.number in self._alone:
             self.settle(taken, self._explain(taken, error))
             return
         if offset is None:

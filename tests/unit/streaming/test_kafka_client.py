@@ -813,6 +813,155 @@ def in_flight_together(client: KafkaClient, cluster: MockCluster, reports: Repor
     assert client.flush(20) == 0
 
 
+class Raises:
+    """A producer of which one call raises, once."""
+
+    def __init__(self, call: str, error: BaseException, settings: dict[str, Any], **more: Any) -> None:
+        self._inner = confluent_kafka.Producer(settings, **more)
+        self._call = call
+        self._error = error
+        self.has_raised = False
+
+    def _raise_in(self, call: str) -> None:
+        if call == self._call and not self.has_raised:
+            self.has_raised = True
+            raise self._error
+
+    def produce(self, *args: Any, **named: Any) -> None:
+        self._raise_in("produce")
+        self._inner.produce(*args, **named)
+
+    def poll(self, seconds: float) -> int:
+        self._raise_in("poll")
+        return self._inner.poll(seconds)
+
+    def flush(self, seconds: float) -> int:
+        self._raise_in("flush")
+        return self._inner.flush(seconds)
+
+    def purge(self, **named: Any) -> None:
+        self._raise_in("purge")
+        self._inner.purge(**named)
+
+
+class Raising:
+    """Makes the producers of a client, the first of which raises."""
+
+    def __init__(self, call: str, error: BaseException) -> None:
+        self._call = call
+        self._error = error
+        self.made: list[Any] = []
+
+    def __call__(self, settings: dict[str, Any], **more: Any) -> Any:
+        first = not self.made
+        self.made.append(
+            Raises(self._call, self._error, settings, **more) if first else confluent_kafka.Producer(settings, **more)
+        )
+        return self.made[-1]
+
+
+def kafka_exception(code: int, *, fatal: bool = False) -> confluent_kafka.KafkaException:
+    return confluent_kafka.KafkaException(confluent_kafka.KafkaError(code, fatal=fatal))
+
+
+class TestWhatTheLibraryRaises:
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (kafka_exception(-188), FailedReason.TOPIC_MISSING),
+            (kafka_exception(29), FailedReason.NOT_AUTHORIZED),
+            (kafka_exception(10), DeadLetterReason.MESSAGE_TOO_LARGE),
+            (kafka_exception(-196), FailedReason.KAFKA_UNAVAILABLE),
+            (TypeError("a header"), FailedReason.INTERNAL),
+            (ValueError("a timestamp"), FailedReason.INTERNAL),
+            (RuntimeError("handle closed"), FailedReason.INTERNAL),
+            (MemoryError(), FailedReason.INTERNAL),
+            (SystemError("returned a result with an exception set"), FailedReason.INTERNAL),
+        ],
+    )
+    def test_what_produce_raises_for_a_record_is_its_report(
+        self, cluster: MockCluster, error: Exception, reason: object
+    ) -> None:
+        reports = Reports()
+        raising = Raising("produce", error)
+        with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics(), make_producer=raising) as client:
+            client.publish(record(0), reports.of(0))
+            client.publish(record(1), reports.of(1))
+            assert client.flush(20) == 0
+        assert len(raising.made) == 1
+        decision = reports.by_record[0][0].decision
+        assert (decision.reason, decision.may_be_in_kafka) == (reason, False)
+        assert reports.by_record[1][0].decision.action is Action.DELIVERED
+        assert [len(reports.by_record[number]) for number in range(2)] == [1, 1]
+
+    @pytest.mark.parametrize(
+        ("error", "made"),
+        [(BufferError("queue full"), 1), (kafka_exception(-150), 2), (kafka_exception(45, fatal=True), 2)],
+    )
+    def test_what_produce_raises_for_want_of_room_or_of_a_producer_is_told_to_the_caller(
+        self, cluster: MockCluster, error: Exception, made: int
+    ) -> None:
+        reports = Reports()
+        raising = Raising("produce", error)
+        with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics(), make_producer=raising) as client:
+            with pytest.raises(QueueFullError):
+                client.publish(record(0), reports.of(0))
+            until(lambda: client.wait_for_room(0), 2)
+            client.publish(record(1), reports.of(1))
+            assert client.flush(20) == 0
+        assert len(raising.made) == made
+        assert sorted(reports.by_record) == [1]
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), GeneratorExit()])
+    def test_what_a_signal_handler_raises_in_produce_goes_to_the_caller(
+        self, cluster: MockCluster, error: BaseException
+    ) -> None:
+        reports = Reports()
+        raising = Raising("produce", error)
+        with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics(), make_producer=raising) as client:
+            with pytest.raises(type(error)):
+                client.publish(record(0), reports.of(0))
+            assert client.in_flight() == 0
+            client.publish(record(1), reports.of(1))
+            assert client.flush(20) == 0
+        assert sorted(reports.by_record) == [1]
+
+    @pytest.mark.parametrize("call", ["poll", "flush", "purge"])
+    @pytest.mark.parametrize(
+        "error", [kafka_exception(47, fatal=True), SystemError("returned NULL without setting an exception")]
+    )
+    def test_what_the_others_raise_is_a_fatal_error(self, cluster: MockCluster, call: str, error: Exception) -> None:
+        reports = Reports()
+        metrics = Metrics()
+        raising = Raising(call, error)
+        cluster.slow(200)
+        with KafkaClient(config_for(cluster.bootstrap), metrics=metrics, make_producer=raising) as client:
+            client.publish(record(0), reports.of(0))
+            if call == "purge":
+                client.purge()
+            else:
+                client.flush(2)
+            until(lambda: len(raising.made) == 2, 2)
+            cluster.slow(0)
+            until(lambda: client.wait_for_room(0), 2)
+            client.publish(record(1), reports.of(1))
+            assert client.flush(20) == 0
+        assert [len(reports.by_record[number]) for number in range(2)] == [1, 1]
+        assert reports.by_record[1][0].decision.action is Action.DELIVERED
+        assert metrics.get_summary()["publish_errors_by_code"]["producer_fatal"] == 1
+
+    def test_any_other_surprise_of_poll_is_counted_and_polling_goes_on(self, cluster: MockCluster) -> None:
+        reports = Reports()
+        metrics = Metrics()
+        raising = Raising("poll", RuntimeError("a surprise"))
+        clock = FastClock(times=20)
+        with KafkaClient(config_for(cluster.bootstrap), metrics=metrics, make_producer=raising, clock=clock) as client:
+            client.publish(record(0), reports.of(0))
+            until(lambda: reports.by_record)
+        assert reports.all[0].decision.action is Action.DELIVERED
+        assert metrics.get_summary()["publish_errors_by_code"] == {"poll_thread": 1}
+
+
 class TestFatalErrors:
     @pytest.mark.parametrize(
         "codes",
