@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -15,7 +17,9 @@ from postroom.observability.metrics import Metrics
 from postroom.streaming.delivery import Action
 from postroom.streaming.embedded_broker import EmbeddedBroker
 from postroom.streaming.kafka_client import KafkaClient
+from postroom.testing.local_stack import LocalStack
 from postroom.testing.memory_publisher import MemoryPublisher
+from postroom.testing.stack_install import install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,9 +37,10 @@ class Bench:
         self.topic = topic
         self.reports: dict[int, list[Report]] = {}
 
-    def record(self, number: int, key: int = 0) -> Record:
+    def record(self, number: int, key: int | None = 0, value: bytes = b"value") -> Record:
         headers = (("ce_id", b"%d" % number),)
-        return Record(self.topic, b"key-%d" % key, b"value", headers, str(number), 1_795_416_182_091)
+        key_bytes = None if key is None else b"key-%d" % key
+        return Record(self.topic, key_bytes, value, headers, str(number), 1_795_416_182_091)
 
     def heard(self, number: int) -> Callable[[Report], None]:
         return lambda report: self.reports.setdefault(number, []).append(report)
@@ -51,8 +56,9 @@ class Bench:
         assert {reports[0].decision.action for reports in self.reports.values()} == {Action.DELIVERED}
 
 
-def _client(bootstrap: str) -> KafkaClient:
-    return KafkaClient(load_config(overrides={"broker": bootstrap}, environ={}), metrics=Metrics())
+def _client(bootstrap: str, **settings: object) -> KafkaClient:
+    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    return KafkaClient(load_config(overrides={"broker": bootstrap, **dotted}, environ={}), metrics=Metrics())
 
 
 @pytest.fixture(params=["memory", "embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -234,3 +240,109 @@ class TestLife:
             thread.join()
         assert sorted(bench.reports) == sorted(taken)
         assert {len(reports) for reports in bench.reports.values()} == {1}
+
+
+@pytest.mark.kafka
+class TestWhatOnlyARealBrokerSays:
+    """The mock cluster refuses whole requests at random; here a broker judges the records."""
+
+    @pytest.mark.parametrize("bad", [{50}, {50, 51}])
+    def test_a_record_that_it_refuses_takes_none_of_its_batch_with_it(
+        self, postroom_stack: LocalStack, request: pytest.FixtureRequest, bad: set[int]
+    ) -> None:
+        """A compacted topic takes no record without a key. A single one is not told apart from its batch (0006)."""
+        topic = f"compacted-{len(bad)}-{os.getpid()}"
+        postroom_stack.create_topic(topic, partitions=1, config={"cleanup.policy": "compact"})
+        bench = Bench(_client(postroom_stack.bootstrap, producer__linger_ms=100), topic)
+        request.addfinalizer(lambda: bench.publisher.close(0.0))
+        for number in range(100):
+            bench.publisher.publish(bench.record(number, None if number in bad else 0), bench.heard(number))
+        assert bench.publisher.flush(PATIENCE_S) == 0
+        assert [len(bench.reports[number]) for number in range(100)] == [1] * 100
+        refused = {n for n in range(100) if bench.reports[n][0].decision.action is Action.DEAD_LETTER}
+        assert refused == bad
+        taken = sorted(set(range(100)) - bad)
+        assert {bench.reports[number][0].decision.action for number in taken} == {Action.DELIVERED}
+        assert sorted(taken, key=lambda number: bench.reports[number][0].offset) == taken
+
+    def test_records_that_fit_one_by_one_go_through_though_their_batch_does_not(
+        self, postroom_stack: LocalStack, request: pytest.FixtureRequest
+    ) -> None:
+        topic = f"small-batches-{os.getpid()}"
+        postroom_stack.create_topic(topic, partitions=1, config={"max.message.bytes": "10000"})
+        bench = Bench(_client(postroom_stack.bootstrap, producer__linger_ms=100), topic)
+        request.addfinalizer(lambda: bench.publisher.close(0.0))
+        for number in range(50):
+            value = os.urandom(20_000 if number == 20 else 500)
+            bench.publisher.publish(bench.record(number, 0, value), bench.heard(number))
+        assert bench.publisher.flush(PATIENCE_S) == 0
+        actions = [bench.reports[number][0].decision.action for number in range(50)]
+        assert actions.index(Action.DEAD_LETTER) == 20
+        assert actions.count(Action.DELIVERED) == 49
+
+    def test_a_quota_makes_records_wait_and_is_no_outage(
+        self, postroom_stack: LocalStack, postroom_topic: str, request: pytest.FixtureRequest
+    ) -> None:
+        """Longer than our patience: the broker says that it makes us wait, so nothing is given up."""
+        name = f"throttled-{os.getpid()}"
+        _limit(postroom_stack, name, bytes_per_second=40_000)
+        settings = {"producer__client_id": name, "producer__compression": "none", "delivery__hand_over_after_s": 12}
+        bench = Bench(_client(postroom_stack.bootstrap, **settings), postroom_topic)
+        request.addfinalizer(lambda: bench.publisher.close(0.0))
+        bench.publish(0)
+        assert bench.publisher.flush(PATIENCE_S) == 0
+        for number in range(1, 1_000):
+            bench.publisher.publish(bench.record(number, number, os.urandom(1_000)), bench.heard(number))
+        oldest_s, tick = 0.0, threading.Event()
+        end = time.monotonic() + 4 * PATIENCE_S
+        while bench.publisher.in_flight():
+            assert time.monotonic() < end
+            condition = bench.publisher.condition()
+            assert condition.connected is not False
+            oldest_s = max(oldest_s, condition.oldest_s or 0.0)
+            tick.wait(0.05)
+        assert oldest_s > 12
+        bench.every_one_is_delivered(1_000)
+
+
+def _limit(stack: LocalStack, client_id: str, bytes_per_second: int) -> None:
+    """Give the client a quota. The client library's admin knows none, so Kafka's own tool does it."""
+    tools = install(registry=False)
+    class_path = os.pathsep.join(str(jar) for jar in tools.kafka)
+    subprocess.run(
+        [
+            str(tools.java), "-cp", class_path, "kafka.admin.ConfigCommand", "--bootstrap-server", stack.bootstrap,
+            "--alter", "--add-config", f"producer_byte_rate={bytes_per_second}",
+            "--entity-type", "clients", "--entity-name", client_id,
+        ],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.kafka
+def test_five_seconds_after_the_return_of_kafka_records_are_acknowledged(
+    postroom_stack: LocalStack, postroom_topic: str, request: pytest.FixtureRequest
+) -> None:
+    """Killed without a word, away for longer than any pause between two tries: one that waited and one that is new."""
+    request.addfinalizer(postroom_stack.restore)
+    waiting = Bench(_client(postroom_stack.bootstrap, delivery__hand_over_after_s=600), postroom_topic)
+    new = Bench(_client(postroom_stack.bootstrap), postroom_topic)
+    for bench in (waiting, new):
+        bench.publish(0)
+        assert bench.publisher.flush(PATIENCE_S) == 0
+    postroom_stack.broker(1).kill()
+    waiting.publish(1)
+    away_until = time.monotonic() + 5
+    while time.monotonic() < away_until:
+        threading.Event().wait(0.1)
+    assert new.publisher.condition().connected is False
+    postroom_stack.broker(1).start()
+    back = time.monotonic()
+    while not new.publisher.condition().connected:
+        assert time.monotonic() < back + 5
+        threading.Event().wait(0.01)
+    new.publish(1)
+    for bench in (waiting, new):
+        assert bench.publisher.flush(back + 5 - time.monotonic()) == 0
+        assert bench.reports[1][0].decision.action is Action.DELIVERED
+        bench.publisher.close(0.0)

@@ -38,7 +38,7 @@ class ConnectionWatch:
 
     `connected` is None until something is known. `on_traffic` is called when a connection is, or was for a
     moment, up: from then on requests may have been sent. `queue_bytes` is what the statistics said last, half a
-    second ago at most.
+    second ago at most. Until `throttled_until` (monotonic seconds) a broker makes us wait.
     """
 
     def __init__(self, clock: Clock, metrics: Metrics, log: Log, on_traffic: Callable[[], None]) -> None:
@@ -51,6 +51,7 @@ class ConnectionWatch:
         self.connected: bool | None = None
         self.last_problem = ""
         self.queue_bytes = 0
+        self.throttled_until = 0.0
 
     def state(self) -> tuple[bool | None, float, str]:
         """Return whether a connection is up (None: not known yet), for how many seconds, and the last problem."""
@@ -68,7 +69,11 @@ class ConnectionWatch:
         self._log.warning("broker_unavailable", operation="connect", error=name)
 
     def on_throttle(self, event: ThrottleEvent) -> None:
-        """Take the notice that a broker makes us wait (its quota): no trouble with the connection, and no error."""
+        """Take the notice that a broker makes us wait (its quota): no trouble with the connection, and no error.
+
+        For that time it reads no more requests, and so answers none.
+        """
+        self.throttled_until = max(self.throttled_until, self._clock.monotonic() + event.throttle_time)
         self._log.warning("broker_throttles", operation="publish", throttle_ms=round(event.throttle_time * 1000))
 
     def on_statistics(self, text: str) -> None:

@@ -66,6 +66,8 @@ _NO_MORE_REPORTS_S = 1.0
 # How long what is on the wire may still be answered, when the rest is called back; and after a fatal error.
 _ANSWERS_S = 1.0
 _ANSWERS_AFTER_FATAL_S = 0.5
+# How long after its waiting time a broker that throttles may take to answer.
+_AFTER_THROTTLE_S = 5.0
 # How long a broker may take for one record that is sent alone.
 _ALONE_S = 5.0
 # Fatal errors one after the other: the first producer is made at once, the next ones after 0.5, 1, 2, 4 and 8 s.
@@ -462,8 +464,7 @@ class KafkaClient:
     def _turn(self, timeout_s: float) -> None:
         with self._poll_lock:
             self._poll(timeout_s)
-        oldest = self._oldest()
-        is_late = oldest is not None and self._clock.monotonic() - oldest.taken_at > self._hand_over_after_s
+        is_late = self._is_late()
         # Whoever purges now waits for reports, and only this thread is sure to bring them.
         if (is_late or self._is_shut()) and self._purge_lock.acquire(blocking=False):
             try:
@@ -475,6 +476,13 @@ class KafkaClient:
                     self._mend()
             finally:
                 self._purge_lock.release()
+
+    def _is_late(self) -> bool:
+        """Return whether the oldest record is too old; not while a broker makes us wait, which is there and answers."""
+        oldest, now = self._oldest(), self._clock.monotonic()
+        if oldest is None or now - oldest.taken_at <= self._hand_over_after_s:
+            return False
+        return now > self._watch.throttled_until + _AFTER_THROTTLE_S
 
     def _poll(self, timeout_s: float) -> None:
         producer = self._producer

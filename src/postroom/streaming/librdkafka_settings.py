@@ -52,8 +52,8 @@ def producer_settings(config: Config) -> dict[str, object]:
     """Return the settings of the producer, each chosen on purpose.
 
     Waiting for the network is bounded by `delivery.hand_over_after_s` (the client purges then); the library's
-    own timeout is the backstop behind it and four times as long, at least two minutes, because a record that it
-    times out says nothing about where it is.
+    own timeout is the backstop behind it and four times as long, at least an hour, because a record that it times out
+    says nothing about where it is, and a full queue may take long to empty where a broker's quota is small.
 
     With a spool, repeats of a request end with that patience too, and not before: a batch that has had its share of
     repeats would be given up alone, and what stands behind it go first.
@@ -70,7 +70,7 @@ def producer_settings(config: Config) -> dict[str, object]:
         "reconnect.backoff.ms": _RECONNECT_FIRST_MS,
         "reconnect.backoff.max.ms": _RECONNECT_LONGEST_MS,
         "max.in.flight.requests.per.connection": producer.max_in_flight,
-        "message.timeout.ms": int(max(120.0, 4 * config.hand_over_after_s) * 1000),
+        "message.timeout.ms": int(max(3600.0, 4 * config.hand_over_after_s) * 1000),
         "message.max.bytes": producer.max_message_bytes,
         "queue.buffering.max.messages": producer.queue_max_messages,
         "queue.buffering.max.kbytes": max(1, producer.queue_max_bytes // 1024),
