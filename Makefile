@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test lint bench setup clean lock
+.PHONY: demo test lint bench chaos setup clean lock
 
 setup: .venv/ready
 
@@ -29,6 +29,13 @@ test: lint
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# An hour and more; goes on where it was broken off. One seed repeats a run. Writes docs/reliability.md.
+SEED ?= 1
+chaos: setup
+	$(BIN)/postroom stack install
+	POSTROOM_CRASH_STATES=1000000 $(BIN)/python -m pytest tests/unit/streaming/spool/test_power_cuts.py
+	$(BIN)/python -m tests.chaos --seed $(SEED) --kills 200 --bounces 50
 
 # Anew from pyproject.toml; hashes only, no address of any registry.
 lock: setup
