@@ -285,7 +285,7 @@ class MemoryPublisher:
         if self._is_fatal and is_last:  # the record that met the error
             return Report(decide(FATAL, fatal=True), code=FATAL, detail="_FATAL")
         decision = decide(PURGE_QUEUE)
-        if taken.never_connected and not self._is_connected:
+        if taken.never_connected:
             decision = was_never_sent(decision)
         problem = "" if self._is_connected else f" after {_ALL_BROKERS_DOWN}"
         return Report(decision, code=PURGE_QUEUE, detail=f"_PURGE_QUEUE{problem}")
@@ -326,7 +326,7 @@ class MemoryPublisher:
         self._empty()
 
     def _on_change(self) -> None:
-        """Take note of a change in the fault script."""
+        """Take note of a connection that came or went; what is due now is found by the thread."""
         with self._gate:
             is_connected = not self._faults.kafka.is_away
             if is_connected is not self._is_connected:
@@ -335,7 +335,6 @@ class MemoryPublisher:
             if is_connected:
                 for taken in self._open.values():
                     taken.never_connected = False
-            self._wake()
 
     # -- waiting
 

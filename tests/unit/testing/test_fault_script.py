@@ -129,6 +129,12 @@ class TestChance:
         assert not any(self.lost(3, share=0))
         assert all(self.lost(3, share=1))
 
+    def test_asked_for_again_it_begins_anew(self) -> None:
+        faults = FaultScript(seed=1).lose_acks(0.5)
+        first = [faults.loses_ack("topic") for _ in range(20)]
+        faults.lose_acks(0.5)
+        assert [faults.loses_ack("topic") for _ in range(20)] == first
+
     def test_what_happens_to_one_topic_does_not_depend_on_another(self) -> None:
         faults = FaultScript(seed=1).lose_acks(0.5)
         mixed = [faults.loses_ack(topic) for _ in range(400) for topic in ("topic", "other")]

@@ -82,6 +82,28 @@ class TestAFullDisk:
             desk.append(2)
         assert ids(drained(desk.spool)) == ["id-1"]
 
+    def test_room_that_a_segment_has_filled_ahead_counts_as_taken(self) -> None:
+        faults = FaultScript()
+        file = FaultyFileSystem(faults, ModelFileSystem()).create("/00000000000000000001.seg")
+        assert file.write_at(b"record", 0) == 6
+        assert file.write_at(bytes(100), 6) == 100
+        faults.disk_full(4)
+        assert file.write_at(bytes(100), 106) == 100
+        assert file.write_at(b"again!", 0) == 6
+        assert file.write_at(b"record", 6) == 4
+        with pytest.raises(OSError, match="ENOSPC"):
+            file.write_at(b"record", 10)
+        file.truncate(6)
+        with pytest.raises(OSError, match="ENOSPC"):
+            file.write_at(b"record", 6)
+
+    def test_other_files_keep_the_room_they_have(self) -> None:
+        faults = FaultScript()
+        file = FaultyFileSystem(faults, ModelFileSystem()).create("/cursor")
+        file.write_at(bytes(100), 0)
+        faults.disk_full()
+        assert file.write_at(b"x" * 100, 0) == 100
+
     def test_the_spool_sees_what_is_left(self, tmp_path: Path) -> None:
         faults = FaultScript()
         disk = FaultyFileSystem(faults)

@@ -433,6 +433,21 @@ class TestWhatItKeeps:
         desk.publisher.release()
         assert desk.numbers == desk.in_kafka == [1, 2, 3]
 
+    def test_held_records_make_no_others_old(self) -> None:
+        desk = Desk(hand_over_after_s=15)
+        desk.publisher.holding = True
+        desk.publish(1)
+        desk.publisher.holding = False
+        desk.clock.advance(10)
+        desk.publish(2)
+        desk.clock.advance(10)
+        assert desk.publisher.flush(0) == 2
+        desk.publisher._turn()
+        assert desk.numbers == []
+        desk.clock.advance(6)
+        desk.wait_for(2)
+        assert (desk.numbers, desk.actions) == ([1, 2], {Action.HOLD})
+
     def test_its_thread_ends_with_it(self) -> None:
         desk = Desk()
         desk.faults.away()
