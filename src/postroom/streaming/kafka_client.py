@@ -530,12 +530,13 @@ class KafkaClient:
         if not is_due and not self._open:
             return
         problem = self._watch.last_problem
+        if is_due:
+            self._log.error("producer_fatal", operation="rebuild", open=len(self._open), error=problem)
+            self._metrics.record_error("producer_fatal")
         with self._emptied_queue() as producer:
             self._purge(producer, _ANSWERS_AFTER_FATAL_S)
             if not is_due:
                 return
-            self._log.error("producer_fatal", operation="rebuild", error=problem)
-            self._metrics.record_error("producer_fatal")
             with self._poll_lock, self._gate:
                 self._other, self._producer = self._producer, self._new_producer()
                 self._fatal = self._recalling = False

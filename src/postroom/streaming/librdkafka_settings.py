@@ -24,9 +24,6 @@ _STATISTICS_EVERY_MS = 500
 _RECONNECT_FIRST_MS = 100
 _RECONNECT_LONGEST_MS = 1_000
 
-# As many as the library allows.
-_NO_LIMIT = 2_147_483_647
-
 
 def client_settings(config: Config) -> dict[str, object]:
     """Return what every client needs: addresses, identity, security, and the allow-listed keys of the user's own."""
@@ -54,9 +51,6 @@ def producer_settings(config: Config) -> dict[str, object]:
     Waiting for the network is bounded by `delivery.hand_over_after_s` (the client purges then); the library's
     own timeout is the backstop behind it and four times as long, at least an hour, because a record that it times out
     says nothing about where it is, and a full queue may take long to empty where a broker's quota is small.
-
-    With a spool, repeats of a request end with that patience too, and not before: a batch that has had its share of
-    repeats would be given up alone, and what stands behind it go first.
     """
     producer = config.producer
     return client_settings(config) | {
@@ -64,7 +58,7 @@ def producer_settings(config: Config) -> dict[str, object]:
         "acks": producer.acks,
         "compression.type": producer.compression,
         "linger.ms": producer.linger_ms,
-        "retries": producer.retries if config.spool.dir is None else _NO_LIMIT,
+        "retries": producer.retries,
         "retry.backoff.ms": producer.retry_backoff_ms,
         "retry.backoff.max.ms": producer.retry_backoff_max_ms,
         "reconnect.backoff.ms": _RECONNECT_FIRST_MS,

@@ -766,27 +766,22 @@ class TestNothingIsOvertaken:
             assert client.wait_for_room(1)
         assert {report.decision.action for report in reports.all[1:]} == {Action.HOLD}
 
-    def test_with_a_spool_repeats_end_with_our_patience_and_not_before(
+    def test_when_its_repeats_are_used_up_what_is_behind_comes_back_too(
         self, cluster: MockCluster, tmp_path: Path
     ) -> None:
-        """A batch that had its share of repeats would be given up alone, and those behind it go first."""
-        ends = []
-        for wanted in (False, True):
-            reports = Reports()
-            config = config_for(
-                cluster.bootstrap,
-                producer__retries=1,
-                producer__retry_backoff_ms=20,
-                producer__retry_backoff_max_ms=20,
-                **spool_in(tmp_path, wanted=wanted),
-            )
-            with KafkaClient(config, metrics=Metrics()) as client:
-                cluster.push_errors(19, 19, 19, 19)
-                client.publish(record(0), reports.of(0))
-                assert client.flush(20) == 0
-                cluster.clear_errors()
-            ends.append(reports.by_record[0][0].decision.action)
-        assert ends == [Action.HOLD, Action.DELIVERED]
+        reports = Reports()
+        config = one_a_batch(cluster, producer__retries=1, **spool_in(tmp_path))
+        with KafkaClient(config, metrics=Metrics()) as client:
+            client.publish(record(0), reports.of(0))
+            assert client.flush(20) == 0
+            cluster.slow(50)
+            cluster.push_errors(*[19] * 10)  # the five requests on the wire, twice
+            for number in range(1, 101):
+                client.publish(record(number), reports.of(number))
+            assert client.flush(20) == 0
+        ends = [reports.by_record[number][0].decision.action for number in range(1, 101)]
+        assert ends[:5] == [Action.HOLD] * 5
+        assert ends.count(Action.DELIVERED) <= 5  # the mock cluster takes what was sent in that very moment
 
 
 def one_a_batch(cluster: MockCluster, **overrides: object) -> Config:
@@ -1101,6 +1096,23 @@ def test_its_queue_is_shown_while_it_lives(cluster: MockCluster) -> None:
         until(lambda: metrics.snapshot().total(CLIENT_QUEUE_BYTES) >= 7_000)
         cluster.slow(0)
     assert metrics.snapshot().total(CLIENT_QUEUE_MESSAGES) == 0
+
+
+def test_while_a_broker_makes_us_wait_nothing_is_given_up(cluster: MockCluster) -> None:
+    """A quota: for that time the broker reads no requests. It is there, and answers after it."""
+    reports = Reports()
+    clock = FastClock(times=10)
+    config = config_for(cluster.bootstrap, delivery__hand_over_after_s=12)
+    with KafkaClient(config, metrics=Metrics(), clock=clock) as client:
+        client.publish(record(0), reports.of(0))
+        assert client.flush(200) == 0
+        cluster.slow(60_000)
+        client.publish(record(1), reports.of(1))
+        client._watch.on_throttle(confluent_kafka.ThrottleEvent("broker", 1, 15.0))
+        until(lambda: (client.condition().oldest_s or 0) > 18)
+        assert client.in_flight() == 1
+        until(lambda: client.in_flight() == 0)
+    assert reports.by_record[1][0].detail == "_PURGE_INFLIGHT"
 
 
 def test_a_mapping_needs_a_topic(cluster: MockCluster) -> None:
