@@ -139,8 +139,6 @@ class Dispatcher:
         else:
             if self._writes_ahead:
                 item.ticket = ticket
-            if not claim:
-                self.wake_drain(path.kind)
         return True
 
     def _refuse(self, item: Item, exc: PostroomError) -> None:
@@ -167,8 +165,18 @@ class Dispatcher:
             else:
                 self._settlement.spooled(item)
                 self._release(item)
+                self._leave_to_drain(item)
         except Exception as exc:  # noqa: BLE001 - a defect of ours must not leave the event open
             self._defect(item, "store", exc, may_be_in_kafka=True)
+
+    def _leave_to_drain(self, item: Item) -> None:
+        """See that the drain finds what was stored without a claim, also where the disk did not hold a claim."""
+        path = item.path
+        assert path is not None
+        if path.is_direct:
+            with self._lock:
+                path.signal(Signal.FOUND, self._clock.monotonic())
+        self.wake_drain(path.kind)
 
     def _count_again(self, item: Item, ticket: Ticket) -> None:
         """Count a stored record whose caller was interrupted while it was handed over, and told that it may be sent."""

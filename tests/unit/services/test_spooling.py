@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from postroom.services.paths import State
 from postroom.streaming.dead_letter_queue import rebuild
 from postroom.streaming.delivery import decide
 from postroom.streaming.publisher import Report
+from postroom.streaming.spool.record_format import Kind
 from postroom.testing.fault_script import FaultScript
 from postroom.testing.recording_service import RecordingService
 
@@ -381,3 +383,29 @@ class TestRestart:
             wait_until(lambda: is_drained(other) and len(other.publisher.records) == 3)
             assert {record.topic for record in other.publisher.records} == {"orders"}
         assert other.ledger.total().unaccounted == 0
+
+
+def test_where_the_disk_does_not_hold_the_claims_events_are_left_to_the_drain_and_keep_their_order(
+    tmp_path: Path,
+) -> None:
+    """The note that a record is handed out could not be written: nothing may overtake it on the direct way."""
+    with service_with(tmp_path, "fsync") as service:
+        spooling = service.parts.spooling
+        assert spooling is not None
+        keeper = spooling.spool._held[0].queues[Kind.RECORD]._keeper
+        noted = keeper.note_handed_out
+        failures: list[int] = []
+
+        def refuse_once(*args: Any, **kwargs: Any) -> None:
+            if not failures:
+                failures.append(1)
+                raise OSError(errno.EIO, "EIO")
+            noted(*args, **kwargs)
+
+        keeper.note_handed_out = refuse_once  # type: ignore[method-assign]  # one write of the cursor fails
+        receipts = [service.publish_event(event(number)) for number in range(50)]
+        outcomes(receipts)
+        assert failures
+        service.wait_until_drained()
+        assert numbers(service) == list(range(50))
+    assert service.ledger.total().unaccounted == 0
