@@ -16,8 +16,12 @@ from postroom.streaming.spool.spool_queue import SpoolQueue
 from postroom.streaming.spool.status import SlotStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from postroom.streaming.spool.file_system import FileSystem
+    from postroom.streaming.spool.group_commit import Place
     from postroom.streaming.spool.key_counts import KeyCounts
+    from postroom.streaming.spool.queue_reader import SpooledRecord
     from postroom.streaming.spool.queue_writer import WriteSettings
     from postroom.streaming.spool.record_format import KeyHash
     from postroom.streaming.spool.slots import Slot
@@ -57,6 +61,70 @@ class HeldSlot(msgspec.Struct, frozen=True):
             quarantined = self.quarantine.names()
         records, dead_letters = (self.queues[kind].status() for kind in Kind)
         return SlotStatus(self.name, records, dead_letters, tuple(quarantined))
+
+
+class HeldSlots:
+    """The slots that a spool holds: its own first, then those it has taken over. Safe with threads.
+
+    `is_counted` is True once everything found in them is counted.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._all: tuple[HeldSlot, ...] = ()
+        self.is_counted = False
+
+    def __iter__(self) -> Iterator[HeldSlot]:
+        return iter(self._all)
+
+    def __getitem__(self, index: int) -> HeldSlot:
+        return self._all[index]
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def add(self, held: HeldSlot) -> None:
+        """Take in a slot. Until it is counted, every key waits: nobody can ask in between."""
+        with self._lock:
+            self.is_counted = False
+            self._all = (*self._all, held)
+
+    def clear(self) -> tuple[HeldSlot, ...]:
+        """Hold none any more; return those that were held."""
+        with self._lock:
+            held, self._all = self._all, ()
+        return held
+
+    def in_reading_order(self) -> tuple[HeldSlot, ...]:
+        """Return those that were taken over, then our own: what is in them is older."""
+        held = self._all
+        return (*held[1:], *held[:1])
+
+    def queues(self) -> Iterator[SpoolQueue]:
+        """Give all queues."""
+        for held in self._all:
+            yield from held.queues.values()
+
+    def queue_of(self, place: SpooledRecord | Place) -> SpoolQueue | None:
+        """Return the queue in which a record stands; None when its slot is not held any more."""
+        for held in self._all:
+            if held.slot.name == place.slot:
+                return held.queues[place.kind]
+        return None
+
+    def check_counted(self) -> None:
+        """Find out whether everything is counted."""
+        with self._lock:
+            self.is_counted = all(queue.is_counted for queue in self.queues())
+
+    def release_emptied(self) -> None:
+        """Let go of the slots that were taken over and have no segments any more."""
+        for held in self._all[1:]:
+            if any(queue.has_segments for queue in held.queues.values()):
+                continue
+            with self._lock:
+                self._all = tuple(one for one in self._all if one is not held)
+            held.close()
 
 
 def hold(slot: Slot, shared: SharedByQueues, settings: WriteSettings, *, cursor_bytes: int) -> HeldSlot:

@@ -16,6 +16,7 @@ from postroom.streaming.spool.footer import Summary
 from postroom.streaming.spool.frame_scan import Damage, read_footer
 from postroom.streaming.spool.record_format import FRAMES_BEGIN, SMALLEST_FRAME_BYTES, KeyHash, Kind
 from postroom.streaming.spool.segments import open_segment, segment_id_of
+from postroom.streaming.spool.trials import TRIAL_NAME
 from postroom.streaming.spool.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.quarantine import Quarantine
     from postroom.streaming.spool.segments import Segment
 
-_OURS = {CURSOR_NAME, f"{CURSOR_NAME}.new"}
+QUEUE_FILES = {name + end for name in (CURSOR_NAME, TRIAL_NAME) for end in ("", ".new")}
 _MORE_THAN_A_SEGMENT_HOLDS = 2**32
 _by_id = attrgetter("header.segment_id")
 _by_sequence = attrgetter("header.first_sequence")
@@ -90,7 +91,7 @@ class SegmentStore:
             segment_id = segment_id_of(name)
             if segment_id is not None:
                 found.append((segment_id, f"{place.folder}/{name}"))
-            elif name not in _OURS:
+            elif name not in QUEUE_FILES:
                 foreign.append(name)
         for segment_id, path in sorted(found):
             self.next_id = segment_id + 1

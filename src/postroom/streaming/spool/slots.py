@@ -7,10 +7,12 @@ import re
 from typing import TYPE_CHECKING
 
 from postroom.libs.exceptions import SpoolUnavailableError
-from postroom.streaming.spool.cursor import CURSOR_NAME, is_newer_cursor
+from postroom.streaming.spool.cursor import CURSOR_MAGIC, CURSOR_NAME
 from postroom.streaming.spool.file_system import Entry
 from postroom.streaming.spool.record_format import FRAMES_BEGIN, Kind, is_newer_segment
 from postroom.streaming.spool.segments import segment_id_of, write_all
+from postroom.streaming.spool.trials import TRIAL_MAGIC, TRIAL_NAME
+from postroom.streaming.spool.two_slot_file import is_newer_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 QUEUE_FOLDERS = {Kind.RECORD: "records", Kind.DEAD_LETTER: "dead_letters"}
 
+LOCK_NAME = "LOCK"
+QUARANTINE_NAME = "quarantine"
+_MAGICS = {CURSOR_NAME: CURSOR_MAGIC, TRIAL_NAME: TRIAL_MAGIC}
 _NAME = re.compile(r"[0-9]{4}")
 _MOST_SLOTS = 9999
 
@@ -48,7 +53,7 @@ class Slots:
     def claim(self) -> Slot:
         """Take a slot that nobody has: one with records, else an empty one, else a new one. Raises OSError."""
         self._make_root()
-        names = self._names()
+        names = self.names()
         for name in sorted(names, key=lambda name: (not self._has_segments(name), name)):
             slot = self._lock(name)
             if slot is not None:
@@ -57,7 +62,7 @@ class Slots:
 
     def unclaimed(self) -> Iterator[Slot]:
         """Take, one after the other, the slots with records that nobody has. Raises OSError."""
-        for name in self._names():
+        for name in self.names():
             if self._has_segments(name):
                 slot = self._lock(name)
                 if slot is not None:
@@ -86,7 +91,8 @@ class Slots:
                     self._file_system.make_folder(path)
                 self._file_system.sync_folder(path.rpartition("/")[0] or "/")
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """Return the names of all slots, sorted. Raises OSError."""
         return sorted(
             name
             for name in self._file_system.entries(self._root)
@@ -95,7 +101,7 @@ class Slots:
 
     def _lock(self, name: str) -> Slot | None:
         path = f"{self._root}/{name}"
-        lock_path = f"{path}/LOCK"
+        lock_path = f"{path}/{LOCK_NAME}"
         try:
             file = self._file_system.create(lock_path)
         except FileExistsError:
@@ -107,7 +113,7 @@ class Slots:
         if not file.try_lock():
             file.close()
             return None
-        if self._is_newer(path):
+        if self.is_newer(name):
             file.close()
             self.newer = tuple(sorted({*self.newer, name}))
             return None
@@ -130,18 +136,22 @@ class Slots:
         except OSError:
             return False
 
-    def _is_newer(self, slot_path: str) -> bool:
-        for path in self._queue_files(slot_path):
-            name = path.rpartition("/")[2]
-            if name != CURSOR_NAME and segment_id_of(name) is None:
+    def is_newer(self, name: str) -> bool:
+        """True for a slot that only a newer version can read. Raises OSError."""
+        for path in self._queue_files(f"{self._root}/{name}"):
+            file_name = path.rpartition("/")[2]
+            magic = _MAGICS.get(file_name)
+            if magic is None and segment_id_of(file_name) is None:
                 continue
             with (
                 contextlib.suppress(OSError),  # what cannot be read now is left alone when the queue is opened
                 contextlib.closing(self._file_system.open_to_read(path)) as file,
             ):
-                if name != CURSOR_NAME and is_newer_segment(file.read_at(FRAMES_BEGIN, 0)):
-                    return True
-                half = file.size() // 2
-                if name == CURSOR_NAME and any(is_newer_cursor(file.read_at(12, start)) for start in (0, half)):
+                if magic is None:
+                    is_newer = is_newer_segment(file.read_at(FRAMES_BEGIN, 0))
+                else:
+                    half = file.size() // 2
+                    is_newer = any(is_newer_file(file.read_at(12, start), magic) for start in (0, half))
+                if is_newer:
                     return True
         return False

@@ -24,7 +24,7 @@ from postroom.libs.logger import get_logger, limited
 from postroom.streaming.spool.availability import spool_error
 from postroom.streaming.spool.file_system import OsFileSystem
 from postroom.streaming.spool.group_commit import BATCH_BYTES
-from postroom.streaming.spool.held_slot import HeldSlot, SharedByQueues, hold
+from postroom.streaming.spool.held_slot import HeldSlot, HeldSlots, SharedByQueues, hold
 from postroom.streaming.spool.key_counts import KeyCounts
 from postroom.streaming.spool.queue_writer import WriteSettings
 from postroom.streaming.spool.record_format import KeyHash, Kind
@@ -90,12 +90,10 @@ class Spool:
         self._keys_lock = threading.Lock()
         self._key_hash = KeyHash()
         self._slots: Slots | None = None
-        self._held: tuple[HeldSlot, ...] = ()
+        self._held = HeldSlots()
         self._own: dict[Kind, SpoolQueue] | None = None
         self._own_from: dict[Kind, int] = {}
-        self._is_counted = False
         self._space = Space(self._file_system, self._root, self._limits, lambda: self.used_bytes)
-        self._change_lock = threading.Lock()
         self._stopping = threading.Event()
         self._keeper: threading.Thread | None = None
         self._log = limited(get_logger("postroom.spool"))
@@ -116,10 +114,10 @@ class Spool:
         except OSError as exc:
             raise spool_error(exc, retry_after_s=None) from exc
         held = self._hold(slot)
-        self._held = (held,)
+        self._held.add(held)
         self._own = held.queues
         self._own_from = {kind: queue.next_sequence for kind, queue in held.queues.items()}
-        self._check_counted()
+        self._held.check_counted()
         self._space.sample()
         _live.add(self)
         if not self._background:
@@ -132,8 +130,7 @@ class Spool:
 
     def stop(self) -> None:
         """Write what waits, let go of all files and slots. Appending raises from now on; again, it does nothing."""
-        with self._change_lock:
-            held, self._held, self._own = self._held, (), None
+        held, self._own = self._held.clear(), None
         self._stopping.set()
         if self._keeper is not None:
             self._keeper.join()
@@ -151,10 +148,7 @@ class Spool:
             raise LifecycleError("the spool is not running")
         try:
             for slot in slots.unclaimed():
-                held = self._hold(slot)
-                with self._change_lock:
-                    self._is_counted = False
-                    self._held = (*self._held, held)
+                self._held.add(self._hold(slot))
                 taken += 1
         except OSError as exc:
             raise spool_error(exc, retry_after_s=None) from exc
@@ -205,17 +199,15 @@ class Spool:
         Only what is synced is given. Empty when there is no more now. Raises SpoolUnavailableError.
         """
         found: list[SpooledRecord] = []
-        for held in (*self._held[1:], *self._held[:1]):
+        for held in self._held.in_reading_order():
             if len(found) < max_records:
                 found += held.queues[kind].read(max_records - len(found), max_bytes)
         return found
 
     def ack(self, place: SpooledRecord | Place) -> bool:
         """Note that a record is safe elsewhere, in any order; False if it is not in hand. Never waits for a disk."""
-        for held in self._held:
-            if held.name == place.slot:
-                return held.queues[place.kind].ack(place.sequence)
-        return False
+        queue = self._held.queue_of(place)
+        return queue is not None and queue.ack(place.sequence)
 
     def put_back(self, places: Iterable[SpooledRecord | Place], *, sent: bool) -> int:
         """Let records in hand wait again: nothing of them is on its way any more. Return how many were in hand.
@@ -239,6 +231,38 @@ class Spool:
         for held in self._held:
             held.queues[kind].rewind()
 
+    # -- records that kill
+
+    def on_trial(self, place: SpooledRecord | Place) -> None:
+        """Note on the disk that a record in hand is alone on its way, of all records of its kind.
+
+        If this process dies before `trial_over`, the next start counts a death at this record. Costs a sync. Raises
+        SpoolError when the disk does not take the note; then nothing is counted.
+        """
+        queue = self._held.queue_of(place)
+        if queue is not None:
+            try:
+                queue.begin_trial(place.sequence)
+            except OSError as exc:
+                raise spool_error(exc, retry_after_s=None) from exc
+
+    def trial_over(self, place: SpooledRecord | Place) -> None:
+        """Note on the disk that this process outlived the trial of a record; its deaths are forgotten. Costs a sync.
+
+        Does nothing when the record is not on trial. Raises SpoolError; then the trial goes on.
+        """
+        queue = self._held.queue_of(place)
+        if queue is not None:
+            try:
+                queue.end_trial(place.sequence)
+            except OSError as exc:
+                raise spool_error(exc, retry_after_s=None) from exc
+
+    def deaths_at(self, place: SpooledRecord | Place) -> int:
+        """Return how many processes in a row have died while they had this record on trial."""
+        queue = self._held.queue_of(place)
+        return 0 if queue is None else queue.deaths_at(place.sequence)
+
     # -- looking
 
     def holds_key(self, topic: str, key: bytes | None) -> bool:
@@ -250,19 +274,20 @@ class Spool:
         if key is None:
             return False
         # In this order: the keys are complete before this turns true.
-        return not self._is_counted or self._keys.holds(self._key_hash(topic, key))
+        return not self._held.is_counted or self._keys.holds(self._key_hash(topic, key))
 
     def waiting(self, topic: str, kind: Kind = Kind.RECORD) -> int:
         """Return how many records of a topic are neither acknowledged nor claimed.
 
         What was read counts. Never wrongly 0: at least 1 until a start, or a take-over, has counted.
         """
+        is_counted = self._held.is_counted  # first: the counts are complete before it turns true
         count = sum([held.queues[kind].waiting(topic) for held in self._held])
-        return count if self._is_counted else count or 1
+        return count if is_counted else count or 1
 
     def has_waiting(self, kind: Kind) -> bool:
         """Return True if any record of a kind is neither acknowledged nor claimed, or a start has not counted yet."""
-        return not self._is_counted or any(held.queues[kind].has_waiting for held in self._held)
+        return not self._held.is_counted or any(held.queues[kind].has_waiting for held in self._held)
 
     def waiting_by_topic(self, kind: Kind) -> dict[str, int]:
         """Return how many counted records of each topic are neither acknowledged nor claimed."""
@@ -285,23 +310,23 @@ class Spool:
 
     def is_own(self, place: SpooledRecord | Place) -> bool:
         """Return True for a record that was appended since this spool started, False for what an earlier one left."""
-        held = self._held[:1]
+        held = self._held
         return bool(held) and held[0].name == place.slot and place.sequence >= self._own_from[place.kind]
 
     @property
     def is_counted(self) -> bool:
         """True once everything found at the start, or taken over, is counted."""
-        return self._is_counted
+        return self._held.is_counted
 
     @property
     def is_empty(self) -> bool:
         """True when everything is acknowledged, records and dead letters, and all of it is counted."""
-        return self._is_counted and all(queue.is_empty for held in self._held for queue in held.queues.values())
+        return self._held.is_counted and all(queue.is_empty for queue in self._held.queues())
 
     @property
     def used_bytes(self) -> int:
         """What counts against the caps: bytes on the disk and on their way there."""
-        return sum(queue.used_bytes for held in self._held for queue in held.queues.values())
+        return sum([queue.used_bytes for queue in self._held.queues()])
 
     def status(self) -> SpoolStatus:
         """Say what is in the spool."""
@@ -318,13 +343,12 @@ class Spool:
     def tend(self) -> None:
         """Do what is due: note acknowledgements, free finished segments, try a failed disk, look at the free space."""
         self._space.sample()
-        for held in self._held:
-            for queue in held.queues.values():
-                try:
-                    queue.tend(is_full=self._space.is_full)
-                except OSError as exc:
-                    self._log.error("spool_upkeep_failed", operation="spool", error=exc.strerror)
-        self._release_emptied()
+        for queue in self._held.queues():
+            try:
+                queue.tend(is_full=self._space.is_full)
+            except OSError as exc:
+                self._log.error("spool_upkeep_failed", operation="spool", error=exc.strerror)
+        self._held.release_emptied()
 
     # -- inside
 
@@ -342,18 +366,13 @@ class Spool:
             raise spool_error(exc, retry_after_s=None) from exc
 
     def _count(self) -> None:
-        for held in self._held:
-            for queue in held.queues.values():
-                try:
-                    while not self._stopping.is_set() and queue.count_next():
-                        pass
-                except OSError as exc:
-                    self._log.error("spool_count_failed", operation="spool", error=exc.strerror)
-        self._check_counted()
-
-    def _check_counted(self) -> None:
-        with self._change_lock:
-            self._is_counted = all(queue.is_counted for held in self._held for queue in held.queues.values())
+        for queue in self._held.queues():
+            try:
+                while not self._stopping.is_set() and queue.count_next():
+                    pass
+            except OSError as exc:
+                self._log.error("spool_count_failed", operation="spool", error=exc.strerror)
+        self._held.check_counted()
 
     def _keep(self) -> None:
         while not self._stopping.is_set():
@@ -361,19 +380,10 @@ class Spool:
             self.tend()
             self._stopping.wait(_TEND_EVERY_S)
 
-    def _release_emptied(self) -> None:
-        for held in self._held[1:]:
-            if any(queue.has_segments for queue in held.queues.values()):
-                continue
-            with self._change_lock:
-                self._held = tuple(one for one in self._held if one is not held)
-            held.close()
-
     def _forget_after_fork(self) -> None:
         # Locks may be held by threads that do not exist here: nothing that takes one may run. The files are closed
         # by the file system itself.
-        self._change_lock = threading.Lock()
-        self._held, self._own, self._keeper = (), None, None
+        self._held, self._own, self._keeper = HeldSlots(), None, None
 
 
 _live: weakref.WeakSet[Spool] = weakref.WeakSet()

@@ -17,6 +17,7 @@ from postroom.streaming.spool.queue_reader import QueueReader
 from postroom.streaming.spool.queue_writer import QueueWriter
 from postroom.streaming.spool.segment_store import SegmentStore
 from postroom.streaming.spool.status import QueueStatus
+from postroom.streaming.spool.trials import TRIAL_NAME, Trials
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +42,7 @@ class SpoolQueue:
         self._hand = Hand(place, self._store)
         self._keeper = CursorKeeper(place, self._store, self._hand, self._cursor)
         self._reader = QueueReader(place, self._store, self._hand, self._keeper, settings.clock, slot=slot)
+        self._trials = Trials(place, self._store)
         self._availability = Availability()
         self._writer = QueueWriter(
             place, self._store, self._hand, self._keeper, self._availability, settings, slot=slot
@@ -54,6 +56,7 @@ class SpoolQueue:
         self.read, self.rewind = self._reader.read, self._reader.rewind
         self.ack, self.put_back = self._hand.ack, self._hand.put_back
         self.newly_found = self._store.newly_found
+        self.end_trial, self.deaths_at = self._trials.over, self._trials.deaths_at
 
     # -- life
 
@@ -64,7 +67,9 @@ class SpoolQueue:
             file_system.make_folder(folder)
             file_system.sync_folder(folder.rpartition("/")[0])
         self._store.find()
-        state = self._cursor.load(is_there=CURSOR_NAME in file_system.entries(folder))
+        names = file_system.entries(folder)
+        self._trials.open(is_there=TRIAL_NAME in names)
+        state = self._cursor.load(is_there=CURSOR_NAME in names)
         self._store.use_acknowledged(state.entries)
         self._keeper.begin(state.handed_out if state.generation else self._store.next_sequence)
         # What is appended from now on was handed to nobody yet: its sequences begin above the mark.
@@ -97,6 +102,7 @@ class SpoolQueue:
             self._keeper.write_exact()
         self._reader.close()
         self._keeper.close()
+        self._trials.close()
 
     # -- appending
 
@@ -134,6 +140,11 @@ class SpoolQueue:
                 if not self._writer.waiting:
                     return
             self._writer.commit_next()
+
+    def begin_trial(self, sequence: int) -> None:
+        """Note on the disk that a record in hand is alone on its way; of others, nothing. Raises OSError."""
+        if sequence in self._hand:
+            self._trials.begin(sequence)
 
     # -- upkeep
 

@@ -59,6 +59,9 @@ class PowerCutLife:
         self._unflushed: set[str] = set()
         self._flushed: set[str] = set()
         self._in_hand: list[_InHand] = []
+        self._died: dict[str, int] = {}
+        self._on_trial: dict[Kind, str] = {}
+        self._unsure: set[str] = set()  # may be on trial for a start, or not, or outlived
         self._use(ModelFileSystem())
 
     def run(self, steps: int) -> None:
@@ -67,10 +70,10 @@ class PowerCutLife:
             step = self._random.choices(
                 [
                     *(self._append, self._claim, self._read, self._acknowledge, self._tend),
-                    *(self._put_back, self._rewind),
+                    *(self._put_back, self._rewind, self._try_alone, self._outlive),
                     *(self._restart, self._cut, self._fill, self._break, self._break_cursor, self._damage),
                 ],
-                weights=[16, 12, 20, 32, 12, 8, 6, 3, 3, 5, 4, 2, 3],
+                weights=[16, 12, 20, 32, 12, 8, 6, 4, 4, 3, 3, 5, 4, 2, 3],
             )[0]
             step()
         self.sync_places |= self._disk.sync_places
@@ -152,6 +155,25 @@ class PowerCutLife:
     def _rewind(self) -> None:
         self._spool.rewind(self._random.choice(list(Kind)))
 
+    def _try_alone(self) -> None:
+        """Have one record of a kind on trial, in place of another: that one's trial is simply over."""
+        if self._in_hand:
+            one = self._random.choice(self._in_hand)
+            self._unsure = {one.name, self._on_trial.get(one.place.kind, "")}
+            self._spool.on_trial(one.place)
+            self._on_trial[one.place.kind] = one.name
+            self._unsure = set()
+
+    def _outlive(self) -> None:
+        """End the trial of a record in hand."""
+        for one in self._in_hand:
+            if self._on_trial.get(one.place.kind) == one.name:
+                self._unsure = {one.name}
+                self._spool.trial_over(one.place)
+                del self._on_trial[one.place.kind]
+                self._died.pop(one.name, None)
+                self._unsure = set()
+
     def _tend(self) -> None:
         self._clock.advance(10)
         healthy = self._disk.fault is None and self._disk.free_bytes is None
@@ -162,8 +184,7 @@ class PowerCutLife:
 
     def _restart(self) -> None:
         self._heal()
-        self._spool.stop()
-        self._flushed |= self._unflushed
+        self._stop()
         self._use(self._disk)
 
     def _cut(self) -> None:
@@ -195,8 +216,7 @@ class PowerCutLife:
     def _break_cursor(self) -> None:
         """Let the next write of a cursor fail, so that a new file takes its place; or take the file away."""
         if self._random.random() < 0.5:
-            self._spool.stop()
-            self._flushed |= self._unflushed
+            self._stop()
             # Without its cursor a queue may give back what was acknowledged: all of it, marked.
             self._flushed.clear()
             for path in self._disk.paths():
@@ -216,8 +236,7 @@ class PowerCutLife:
     def _damage(self) -> None:
         """Flip a bit in the body of a frame, at rest."""
         self._heal()
-        self._spool.stop()
-        self._flushed |= self._unflushed
+        self._stop()
         frames = [(path, frame) for path in self._disk.paths("/spool/0001") for frame in frames_of(self._disk, path)]
         if frames:
             path, frame = self._random.choice(frames)
@@ -244,7 +263,16 @@ class PowerCutLife:
         disk.deaf_to = self._deaf_to
         disk.on_change = self._check_cuts
         self._spool = _spool(disk, self._clock)
+        for name in self._on_trial.values():
+            self._died[name] = self._died.get(name, 0) + 1
+        self._on_trial = {}
         self._spool.start()
+
+    def _stop(self) -> None:
+        self._unsure = set(self._on_trial.values())
+        self._spool.stop()
+        self._flushed |= self._unflushed
+        self._on_trial, self._unsure = {}, set()
 
     def _check_cuts(self) -> None:
         states = list(self._disk.crash_states(self._cuts))
@@ -264,6 +292,7 @@ class PowerCutLife:
             while found := spool.read(kind):
                 for waiting in found:
                     last = self._check_record(waiting, kind, last)
+                    self._check_deaths(waiting.record.event_id, spool.deaths_at(waiting))
                     came_back.add(waiting.record.event_id)
         excused = came_back | self._acknowledged | self._damaged.keys()
         missing = [name for name in self._accepted if name not in excused]
@@ -286,6 +315,14 @@ class PowerCutLife:
         if waiting.record.event_id in self._handed_out and not waiting.sent_before:
             raise BrokenPromiseError("a repeat without its mark")
         return number
+
+    def _check_deaths(self, name: str, deaths: int) -> None:
+        died = self._died.get(name, 0)
+        allowed = {died + (name in self._on_trial.values())}
+        if name in self._unsure:
+            allowed = {0, died, died + 1}
+        if deaths not in allowed:
+            raise BrokenPromiseError(f"{deaths} deaths at a record instead of {allowed}")
 
 
 def frames_of(disk: ModelFileSystem, path: str) -> list[Frame]:

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from postroom.libs.event import Record
+from postroom.streaming.spool.held_slot import HeldSlots
 from postroom.streaming.spool.record_format import Kind
 from postroom.streaming.spool.spool import Spool
 
@@ -55,7 +56,7 @@ def abandon(spool: Spool) -> None:
             queue._keeper.close()
             if queue._writer._writer is not None:
                 queue._writer._writer.close()
-    spool._held, spool._own = (), None
+    spool._held, spool._own = HeldSlots(), None
 
 
 def until(condition: Callable[[], bool], thing: str) -> None:
