@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +21,10 @@ from tests.unit.streaming.spool.spools import drained, ids, quiet, record
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from postroom.libs.exceptions import PostroomError
+
+PATIENCE_S = 20.0
 
 
 class Desk:
@@ -190,3 +196,29 @@ class TestSteps:
         desk.append(1)
         desk.faults.at("before_append", lambda: pytest.fail("a footer holds no records"))
         desk.spool.stop()
+
+    def test_at_one_of_them_a_second_thread_can_come_between(self, tmp_path: Path) -> None:
+        """The disk is tried again, without a record, and in this moment one comes: it is stored, and can be read."""
+        faults, clock = FaultScript(), ManualClock()
+        spool = Spool(tmp_path / "spool", file_system=FaultyFileSystem(faults), clock=clock)
+        spool.start()
+        faults.disk_error("create")
+        for number in range(3):
+            assert isinstance(stored(spool, number), SpoolUnavailableError)
+        tries, goes_on = threading.Event(), threading.Event()
+        faults.disk_mended().at("before_cursor", tries.set).at("before_cursor", lambda: goes_on.wait(PATIENCE_S))
+        clock.advance(1)
+        assert tries.wait(PATIENCE_S)
+        ticket = spool.append(record(3))
+        goes_on.set()
+        ticket.wait(PATIENCE_S)
+        assert ids(drained(spool)) == ["id-3"]
+        spool.stop()
+
+
+def stored(spool: Spool, number: int) -> PostroomError | None:
+    """Append a record; return what was wrong with it."""
+    ticket = spool.append(record(number))
+    with contextlib.suppress(SpoolUnavailableError):
+        ticket.wait(PATIENCE_S)
+    return ticket.error
