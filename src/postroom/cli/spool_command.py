@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from postroom.cli.border import sigterm_like_ctrl_c, stdout_console, write_json
+from postroom.cli.border import FAILED, sigterm_like_ctrl_c, stdout_console, write_json
 from postroom.cli.options import (
     AsJson,
     Broker,
@@ -155,19 +155,23 @@ def adopt(
     """Take the slots of another host's spool into this one, where the next process finds and sends them.
 
     For a disk that was moved, or a folder that was restored or copied. The process that wrote it must be gone for good:
-    what it would still send, it would send twice.
+    what it would still send, it would send twice. A slot that is in use is left, as is one of a newer version.
+
+    Exit codes: 0 all that waits there was adopted; 1 some slot was left; 2 usage or settings.
 
     Examples: `postroom spool adopt /mnt/old-host/spool --spool /var/lib/postroom/spool`
     """
-    from postroom.cli.spool_folder import adopt_folder
+    from postroom.cli.spool_folder import adopt_folder, adoption_lines
 
     _, folder = _settings_and_folder(spool, broker=broker, registry=registry, config=config, env=env)
     told = adopt_folder(source, folder)
     if as_json:
         write_json(told)
-        return
-    for line in told["lines"]:
-        typer.echo(line)
+    else:
+        for line in adoption_lines(told):
+            typer.echo(line)
+    if told["refused"]:
+        raise typer.Exit(FAILED)
 
 
 def _settings_and_folder(spool: Path | None, **options: Any) -> "tuple[Config, Path]":

@@ -29,6 +29,7 @@ STILL_S = 30.0
 IN_USE, LEFT = 3, 4
 
 _LOOK_S = 0.05
+_CONNECTS_IN_S = 1.0
 _TELL_EVERY_S = 1.0
 _OTHERS_EVERY_S = 1.0
 
@@ -85,15 +86,21 @@ def progress(now: Situation) -> str:
     if now.oldest_s is not None:
         parts.append(f"oldest {duration(now.oldest_s)}")
     if not now.is_connected:
-        why = f" ({now.problem})" if now.problem else ""
-        parts.append(f"waits for Kafka, not there for {duration(now.away_s)}{why}")
+        if now.away_s >= _CONNECTS_IN_S:
+            parts.append(f"waits for Kafka, not there for {duration(now.away_s)}{_why(now)}")
     else:
         parts += [f"{printable(path.topic)}: {path.problem}" for path in now.closed if path.problem is not None]
     return "  ".join(parts)
 
 
+def _why(now: Situation) -> str:
+    return f" ({now.problem})" if now.problem else ""
+
+
 def remedies(now: Situation) -> list[str]:
     """What is left and why, a line each, with what a person can do about it."""
+    if not now.is_connected:
+        return [f"Kafka did not answer{_why(now)}: bring it back, or name another address with --broker"]
     lines = [
         f"{printable(path.topic)}: {path.problem}; {REMEDIES.get(path.problem, 'see the log')}"
         for path in now.closed
@@ -104,7 +111,7 @@ def remedies(now: Situation) -> list[str]:
             f"{now.rejected:,} dead letters were refused by the broker and stay in the spool: see the lines "
             "dead_letter_rejected, make the topic take them (its max.message.bytes), and drain again"
         )
-    if not lines and now.is_connected and now.waiting:
+    if not lines and now.waiting and now.still_s >= STILL_S:
         lines.append(f"{now.waiting:,} records could not be read from the disk: see the log and the quarantine")
     return lines
 
@@ -189,25 +196,35 @@ class _NoRegistry:
 
 
 class DrainResult(msgspec.Struct, frozen=True):
-    """How a draining by hand ended; `in_use` are the slots of others that are not empty."""
+    """How a draining by hand ended.
+
+    `in_use` are the slots of others that are not empty, `newer` those that are nobody's and hold something that only a
+    newer version can read.
+    """
 
     directory: str
     verdict: Verdict
     sent: int
     last: Situation
     in_use: tuple[SlotLook, ...]
+    newer: tuple[str, ...]
     elapsed_s: float
 
     @property
     def problems(self) -> list[str]:
         """What is left in the slots that are nobody's, and why."""
-        return [] if self.verdict is Verdict.EMPTY else remedies(self.last)
+        lines = [] if self.verdict is Verdict.EMPTY else remedies(self.last)
+        lines += [f"slot {name} is of a newer version of postroom: drain it with that version" for name in self.newer]
+        return lines
 
     @property
     def code(self) -> int:
         """The exit code: what needs a person comes before what needs time."""
-        by_verdict = {Verdict.STUCK: FAILED, Verdict.TIME_IS_UP: LEFT}
-        return by_verdict.get(self.verdict, IN_USE if self.in_use else 0)
+        if self.verdict is Verdict.STUCK or self.newer:
+            return FAILED
+        if self.verdict is Verdict.TIME_IS_UP:
+            return LEFT
+        return IN_USE if self.in_use else 0
 
     def told(self) -> dict[str, object]:
         """The result as JSON has it."""
@@ -218,6 +235,7 @@ class DrainResult(msgspec.Struct, frozen=True):
             "left_by_topic": self.last.by_topic,
             "rejected": self.last.rejected,
             "problems": self.problems,
+            "newer": self.newer,
             "in_use": [{"slot": slot.slot, "owner": slot.owner, "waiting": slot.waiting} for slot in self.in_use],
             "elapsed_s": self.elapsed_s,
         }
@@ -229,7 +247,7 @@ class DrainResult(msgspec.Struct, frozen=True):
             lines.append(f"{self.last.waiting:,} are left in {self.directory} ({counts(self.last.by_topic)}).")
         lines += [f"  {problem}" for problem in self.problems]
         lines += [_in_use_line(slot) for slot in self.in_use]
-        if not (self.last.waiting or self.in_use):
+        if not (self.last.waiting or self.in_use or self.newer):
             lines.append(f"Nothing waits in {self.directory}.")
         return lines
 
@@ -261,7 +279,14 @@ def drain_folder(
                 break
             teller.tell(partial(_in_use_words, in_use))
             clock.sleep(min(_OTHERS_EVERY_S, time_left))
-    return DrainResult(str(directory.absolute()), verdict, sent, last, in_use, round(clock.monotonic() - began, 3))
+    newer = tuple(slot.slot for slot in slots if slot.newer and slot.owner is None and _has_segments(directory, slot))
+    elapsed_s = round(clock.monotonic() - began, 3)
+    return DrainResult(str(directory.absolute()), verdict, sent, last, in_use, newer, elapsed_s)
+
+
+def _has_segments(directory: Path, slot: SlotLook) -> bool:
+    """True when there is a file with records in a slot; more is not known of one that only a newer version can read."""
+    return any((directory / slot.slot).glob("*/*.seg"))
 
 
 def _in_use_line(slot: SlotLook) -> str:

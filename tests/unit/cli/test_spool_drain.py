@@ -11,7 +11,7 @@ from postroom.cli.spool_drain import STILL_S, DrainResult, Situation, Verdict, j
 from postroom.cli.spool_folder import QueueLook, SlotLook
 from postroom.services.spool_view import PathView
 
-NOTHING = QueueLook(0, {}, 0, None)
+NOTHING = QueueLook(0, {}, 0, None, 0)
 
 
 def path(problem: str | None, topic: str = "clicks", state: str = "spooling") -> PathView:
@@ -63,6 +63,7 @@ def test_it_is_over_when_nothing_is_left_or_nothing_will_move_or_time_is_up(
 def test_progress_says_what_it_waits_for() -> None:
     told = progress(look(elapsed_s=3.2, sent=1200, by_topic={"clicks": 10}, oldest_s=7800.0))
     assert told == "    3.2 s  sent 1,200  left 10 (clicks 10)  oldest 2 h 10 min"
+    assert progress(look(is_connected=False, away_s=0.4)).endswith("left 10")
     away = progress(look(is_connected=False, away_s=65.0, problem="_TRANSPORT"))
     assert away.endswith("left 10  waits for Kafka, not there for 1 min 5 s (_TRANSPORT)")
     assert progress(look(closed=(MISSING,))).endswith("clicks: topic_missing")
@@ -77,13 +78,15 @@ def test_what_is_left_is_told_with_what_a_person_can_do() -> None:
     assert remedies(look(closed=(AWAY,))) == ["clicks: kafka_unavailable; see the log"]
     (rejected,) = remedies(look(rejected=10))
     assert "10 dead letters were refused by the broker" in rejected
-    (unread,) = remedies(look())
+    (unread,) = remedies(look(**STILL))
     assert "could not be read" in unread
-    assert remedies(look(is_connected=False)) == []
+    assert remedies(look()) == []
+    (away,) = remedies(look(is_connected=False, problem="_TRANSPORT"))
+    assert away.startswith("Kafka did not answer (_TRANSPORT): bring it back")
 
 
 def slot(waiting: int, owner: str | None) -> SlotLook:
-    return SlotLook("0002", owner, QueueLook(waiting, {"clicks": waiting}, 100, 1.0), NOTHING, (), (), False, "")
+    return SlotLook("0002", owner, False, QueueLook(waiting, {"clicks": waiting}, 100, 1.0, 0), NOTHING, (), ())
 
 
 @pytest.mark.parametrize(
@@ -101,7 +104,7 @@ def test_the_exit_code_says_what_is_needed_a_person_or_time(
     verdict: Verdict, in_use: tuple[SlotLook, ...], code: int
 ) -> None:
     last = look(waiting=0) if verdict is Verdict.EMPTY else look(rejected=10, by_topic={"clicks": 10})
-    result = DrainResult(str(Path("spool")), verdict, 5, last, in_use, 1.5)
+    result = DrainResult(str(Path("spool")), verdict, 5, last, in_use, (), 1.5)
     assert result.code == code
     told = result.told()
     assert (told["sent"], told["left"]) == (5, last.waiting)
@@ -111,3 +114,10 @@ def test_the_exit_code_says_what_is_needed_a_person_or_time(
     assert ("Nothing waits" in lines) is (code == 0)
     assert ("is in use by pid 7, which drains it itself: 3 wait" in lines) is bool(in_use)
     assert bool(told["problems"]) is (verdict is not Verdict.EMPTY)
+
+
+def test_a_slot_of_a_newer_version_is_told_and_needs_a_person() -> None:
+    result = DrainResult("spool", Verdict.EMPTY, 5, look(waiting=0), (), ("0003",), 1.5)
+    assert result.code == 1
+    assert result.problems == ["slot 0003 is of a newer version of postroom: drain it with that version"]
+    assert "Nothing waits" not in "".join(result.lines())

@@ -1,0 +1,287 @@
+"""What `postroom spool` promises without any Kafka: it shows what is there, changes nothing, and names what is odd."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from postroom.__main__ import main
+from postroom.libs.event import Record
+from postroom.streaming.spool.record_format import Kind
+from postroom.streaming.spool.spool import Spool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = b"nobody may see this"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No file, no variable: what runs here is what the command line says."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("POSTROOM_CONFIG", "POSTROOM_BROKER", "POSTROOM_ENV", "POSTROOM_SPOOL_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def record(number: int, topic: str = "clicks", key: bytes | None = SECRET) -> Record:
+    return Record(topic, key, SECRET, (("h", SECRET),), f"event-{number}", 1_795_000_000_000, 1)
+
+
+def filled(folder: Path, records: int, dead_letters: int = 0, *, topic: str = "clicks") -> Spool:
+    """A running spool that holds so many."""
+    spool = Spool(folder, background=False)
+    spool.start()
+    for number in range(records):
+        spool.append(record(number, topic)).wait()
+    for number in range(dead_letters):
+        spool.append(record(1000 + number, f"{topic}.dlq", None), kind=Kind.DEAD_LETTER).wait()
+    return spool
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[dict[str, Any]]]:
+    code = main(["spool", *words, "--json"])
+    return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+class TestWhichFolder:
+    @pytest.mark.parametrize("command", ["status", "inspect", "drain", "adopt other"])
+    def test_without_one_it_is_a_usage_error_that_names_both_ways(
+        self, command: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["spool", *command.split()]) == 2
+        told = capsys.readouterr().err
+        assert "--spool" in told
+        assert "spool.dir" in told
+
+    @pytest.mark.parametrize("command", ["status", "inspect", "drain"])
+    def test_one_that_is_not_there_is_refused_and_not_made(
+        self, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["spool", command, "--spool", str(tmp_path / "no_such")]) == 2
+        assert "is no folder" in capsys.readouterr().err
+        assert not (tmp_path / "no_such").exists()
+
+    def test_the_settings_may_name_it(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        filled(tmp_path / "spool", 2).stop()
+        (tmp_path / "kafka.yaml").write_text("broker: localhost:9092\nspool: {dir: ./spool}\n")
+        code, (told,) = as_json(capsys, "status")
+        assert (code, told["total"]["records"]) == (0, 2)
+
+    @pytest.mark.parametrize("command", ["status", "inspect", "drain"])
+    def test_the_same_words_fit_all_commands(
+        self, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["--broker", "127.0.0.1:1", "--registry", "http://127.0.0.1:1", "--spool", str(tmp_path)]
+        assert as_json(capsys, command, *words)[0] == 0
+
+
+class TestStatus:
+    def test_each_slot_is_told_with_its_owner_and_what_waits(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        at_work, left = filled(tmp_path, 3, 1), filled(tmp_path, 2, topic="orders")
+        left.stop()
+        before = content(tmp_path)
+        code, (told,) = as_json(capsys, "status", "--spool", str(tmp_path))
+        assert code == 0
+        first, second = told["slots"]
+        assert (first["slot"], second["slot"]) == ("0001", "0002")
+        assert first["owner"].startswith(f"pid {os.getpid()}, since 20")
+        assert first["records"]["by_topic"] == {"clicks": 3}
+        assert first["dead_letters"]["by_topic"] == {"clicks.dlq": 1}
+        assert first["records"]["oldest_s"] >= 0
+        assert (second["owner"], second["records"]["by_topic"]) == (None, {"orders": 2})
+        total = told["total"]
+        assert (total["slots"], total["in_use"], total["records"], total["dead_letters"]) == (2, 1, 5, 1)
+        assert total["bytes"] > 6 * len(SECRET)
+        assert main(["spool", "status", "--spool", str(tmp_path)]) == 0
+        shown = capsys.readouterr().out
+        assert f"0001  in use by pid {os.getpid()}" in shown
+        assert "0002  unclaimed" in shown
+        assert "dead letters: 1 waiting (clicks.dlq 1)" in shown
+        assert "total: 2 slots, 1 in use; 5 records and 1 dead letter waiting" in shown
+        assert content(tmp_path) == before
+        at_work.stop()
+
+    def test_an_empty_folder_has_no_slots(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["spool", "status", "--spool", str(tmp_path)]) == 0
+        assert "total: 0 slots; 0 records and 0 dead letters waiting" in capsys.readouterr().out
+
+    def test_what_is_odd_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        filled(tmp_path, 5).stop()
+        (tmp_path / "0001" / "records" / "notes.txt").write_text("mine")
+        (tmp_path / "0001" / "quarantine").mkdir()
+        for number in range(5):
+            (tmp_path / "0001" / "quarantine" / f"1-{number}.bad").write_bytes(b"?")
+        (segment,) = (tmp_path / "0001" / "records").glob("*.seg")
+        data = bytearray(segment.read_bytes())
+        data[data.find(SECRET)] ^= 1
+        segment.write_bytes(data)
+        code, (told,) = as_json(capsys, "status", "--spool", str(tmp_path))
+        assert code == 0
+        assert (told["total"]["quarantined"], told["total"]["foreign"]) == (5, 1)
+        assert main(["spool", "status", "--spool", str(tmp_path)]) == 0
+        shown = capsys.readouterr().out
+        assert "quarantine: 5 files (1-0.bad, 1-1.bad, 1-2.bad, ...)" in shown
+        assert "left alone: 1 file (notes.txt)" in shown
+
+    def test_a_slot_of_a_newer_version_is_left_alone(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.make_newer(tmp_path)
+        assert main(["spool", "status", "--spool", str(tmp_path)]) == 0
+        assert "0001  unclaimed, written by a newer version of postroom: left alone" in capsys.readouterr().out
+        code, (told,) = as_json(capsys, "drain", "--spool", str(tmp_path), "--broker", "127.0.0.1:1")
+        assert (code, told["newer"]) == (1, ["0001"])
+        assert "drain it with that version" in told["problems"][0]
+
+    def make_newer(self, folder: Path) -> None:
+        filled(folder, 1).stop()
+        (segment,) = (folder / "0001" / "records").glob("*.seg")
+        data = bytearray(segment.read_bytes())
+        data[8] = data[64 + 8] = 99
+        segment.write_bytes(data)
+
+    def test_postroom_status_shows_the_folder_as_well(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        filled(tmp_path, 5).stop()
+        assert main(["status", "--spool", str(tmp_path)]) == 0
+        assert "records: 5 waiting (clicks 5)" in capsys.readouterr().out
+        assert main(["status", "--spool", str(tmp_path), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["process"], told["folder"]["total"]["records"]) == (None, 5)
+
+
+class TestInspect:
+    def test_records_are_listed_with_all_but_their_content(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        filled(tmp_path, 3, 1).stop()
+        code, told = as_json(capsys, "inspect", "--spool", str(tmp_path))
+        assert code == 0
+        assert told[-1] == {"summary": {"shown": 4, "waiting": 4}}
+        assert [one["event_id"] for one in told[:-1]] == ["event-0", "event-1", "event-2", "event-1000"]
+        assert (told[0]["slot"], told[0]["queue"], told[0]["topic"]) == ("0001", "records", "clicks")
+        assert (told[0]["key_bytes"], told[3]["key_bytes"], told[0]["attempt"]) == (len(SECRET), None, 1)
+        assert told[0]["appended_at"].endswith("Z")
+        assert main(["spool", "inspect", "--spool", str(tmp_path)]) == 0
+        shown = capsys.readouterr().out
+        assert f"0001/records/{told[0]['sequence']}  clicks  event-0  key of {len(SECRET)} bytes  since 20" in shown
+        assert "no key" in shown
+        assert SECRET.decode() not in shown + json.dumps(told)
+
+    def test_a_limit_and_a_topic_choose_and_what_is_left_out_is_counted(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        filled(tmp_path, 5).stop()
+        filled(tmp_path, 0).stop()
+        other = Spool(tmp_path, background=False)
+        other.start()
+        other.append(record(9, "orders")).wait()
+        other.stop()
+        code, told = as_json(capsys, "inspect", "--spool", str(tmp_path), "--limit", "2", "--topic", "clicks")
+        assert (code, told[-1]["summary"]) == (0, {"shown": 2, "waiting": 5})
+        assert main(["spool", "inspect", "--spool", str(tmp_path), "-n", "2", "--topic", "clicks"]) == 0
+        assert "3 more: --limit 5 shows all" in capsys.readouterr().out
+        assert main(["spool", "inspect", "--spool", str(tmp_path), "--topic", "nowhere"]) == 0
+        assert "Nothing waits." in capsys.readouterr().out
+
+    def test_what_is_on_the_disk_commands_no_terminal(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        filled(tmp_path, 1, topic="a\x1b[2Jb").stop()
+        assert main(["spool", "inspect", "--spool", str(tmp_path)]) == 0
+        assert main(["spool", "status", "--spool", str(tmp_path)]) == 0
+        shown = capsys.readouterr().out
+        assert "a?[2Jb" in shown
+        assert "\x1b" not in shown
+
+
+class TestAdopt:
+    def test_the_slots_of_another_host_are_taken_and_told(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        here, there = tmp_path / "here", tmp_path / "there"
+        filled(here, 1).stop()
+        filled(there, 3, 2).stop()
+        code, (told,) = as_json(capsys, "adopt", str(there), "--spool", str(here))
+        assert code == 0
+        (slot,) = told["adopted"]
+        assert (slot["from"], slot["to"], slot["records"], slot["dead_letters"]) == ("0001", "0002", 3, 2)
+        assert told["refused"] == []
+        assert as_json(capsys, "status", "--spool", str(here))[1][0]["total"]["records"] == 4
+        assert main(["spool", "adopt", str(there), "--spool", str(here)]) == 0
+        assert "Nothing waits in" in capsys.readouterr().out
+
+    def test_a_slot_in_use_is_left_and_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        at_work = filled(tmp_path / "there", 3)
+        assert main(["spool", "adopt", str(tmp_path / "there"), "--spool", str(tmp_path / "here")]) == 1
+        assert "slot 0001 was left: " in capsys.readouterr().out
+        at_work.stop()
+        assert main(["spool", "adopt", str(tmp_path / "there"), "--spool", str(tmp_path / "here")]) == 0
+        shown = capsys.readouterr().out
+        assert "slot 0001 is 0001 now: 3 records and 0 dead letters" in shown
+        assert "postroom spool drain" in shown
+
+    @pytest.mark.parametrize("source", ["no_such", "."])
+    def test_what_cannot_be_adopted_is_a_usage_error(
+        self, source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["spool", "adopt", source, "--spool", str(tmp_path)]) == 2
+        assert "[configuration_invalid]" in capsys.readouterr().err
+
+
+class TestDrain:
+    def test_an_empty_spool_is_drained_without_asking_anybody(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        filled(tmp_path, 0).stop()
+        code, (told,) = as_json(capsys, "drain", "--spool", str(tmp_path), "--broker", "127.0.0.1:1")
+        assert (code, told["sent"], told["left"]) == (0, 0, 0)
+        assert main(["spool", "drain", "--spool", str(tmp_path)]) == 0
+        assert "Nothing waits in" in capsys.readouterr().out
+
+    def test_a_slot_in_use_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        at_work = filled(tmp_path, 3)
+        code, (told,) = as_json(capsys, "drain", "--spool", str(tmp_path), "--broker", "127.0.0.1:1")
+        assert code == 3
+        (slot,) = told["in_use"]
+        assert (slot["slot"], slot["waiting"]) == ("0001", 3)
+        assert slot["owner"].startswith(f"pid {os.getpid()}")
+        at_work.stop()
+
+    def test_a_slot_in_use_that_empties_in_time_is_no_failure(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        at_work = filled(tmp_path, 3)
+
+        def empty_it(_: float) -> None:
+            for waiting in at_work.read(Kind.RECORD):
+                at_work.ack(waiting)
+            at_work.tend()
+
+        monkeypatch.setattr("postroom.libs.clock.SystemClock.sleep", lambda _, seconds: empty_it(seconds))
+        code, (told,) = as_json(capsys, "drain", "--spool", str(tmp_path), "--broker", "127.0.0.1:1", "--timeout", "60")
+        assert (code, told["in_use"]) == (0, [])
+        at_work.stop()
+
+    def test_the_embedded_broker_is_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["spool", "drain", "--spool", str(tmp_path), "--broker", "embedded"]) == 2
+        assert "embedded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "send events.ndjson"])
+def test_a_spool_is_never_drained_into_the_embedded_broker(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(tmp_path / "spool", 1).stop()
+    (tmp_path / "events.ndjson").write_text('{"user_id": "u1", "timestamp": 1}\n')
+    words = [*command.split(), "--broker", "embedded", "--spool", "spool"]
+    assert main(words) == 2
+    assert "would be drained into the embedded broker" in capsys.readouterr().err
+    if command == "run":  # it is embedded when no broker is named anywhere
+        assert main(["run", "--spool", "spool"]) == 2
+    assert content(tmp_path / "spool")
