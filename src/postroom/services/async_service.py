@@ -89,7 +89,7 @@ class AsyncProducerService:
             end = loop.time() + timeout_s
             if not paced and not await self._wait_for_pace(item, timeout_s):
                 return
-            may_overflow = True
+            may_overflow = timeout_s > 0  # who does not want to wait at all is told at once
             while not service.try_send(item):
                 if not loop.time() < end:
                     if not (may_overflow and service.overflow(item)):

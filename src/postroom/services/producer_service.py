@@ -335,7 +335,7 @@ class ProducerService:
 
     def _wait_for_room(self, item: Item, end: float) -> None:
         dispatcher = self.parts.dispatcher
-        may_overflow = True
+        may_overflow = end > self._clock.monotonic()  # who does not want to wait at all is told at once
         while not self.try_send(item):
             left = end - self._clock.monotonic()
             if left > 0 and dispatcher.wait_for_room(item, left):

@@ -185,9 +185,11 @@ class TestAway:
 
     def test_who_does_not_wait_at_all_is_refused_when_the_queue_is_full(self, tmp_path: Path) -> None:
         with service_with(tmp_path) as service:
+            service.publish_event(event(0)).result(PATIENCE_S)
             service.faults.queue_full()
-            outcome = service.publish_event(event(1), timeout=0).result(PATIENCE_S)
+            outcome = service.publish_event(event(1), timeout=0).outcome
             assert isinstance(outcome, Refused)
+            assert state(service) is State.DIRECT
             assert (outcome.reason, outcome.retry_after_s) == (RefusedReason.QUEUE_FULL, 1.0)
 
 
