@@ -11,7 +11,7 @@ import msgspec
 
 from postroom.cli.border import FAILED
 from postroom.cli.spool_folder import SlotLook, look_into
-from postroom.cli.words import counts, duration, printable
+from postroom.cli.words import counts, duration, many, printable
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.services.health_checks import REMEDIES
 from postroom.services.producer_service import ProducerService
@@ -57,6 +57,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     away_s: float = 0.0
     problem: str = ""
     still_s: float = 0.0
+    damaged: int = 0
+    lost: int = 0
     closed: tuple[PathView, ...] = ()
 
 
@@ -108,11 +110,11 @@ def remedies(now: Situation) -> list[str]:
     ]
     if now.rejected:
         lines.append(
-            f"{now.rejected:,} dead letters were refused by the broker and stay in the spool: see the lines "
+            f"{many(now.rejected, 'dead letter')} refused by the broker, left in the spool: see the lines "
             "dead_letter_rejected, make the topic take them (its max.message.bytes), and drain again"
         )
     if not lines and now.waiting and now.still_s >= STILL_S:
-        lines.append(f"{now.waiting:,} records could not be read from the disk: see the log and the quarantine")
+        lines.append(f"{many(now.waiting, 'record')} could not be read from the disk: see the log, and drain again")
     return lines
 
 
@@ -127,6 +129,7 @@ class SpoolDrain:
         self._clock = clock
         self._started = self._moved = clock.monotonic()
         self._last = (0, 0)
+        self._damaged = self._lost = 0  # a slot that is empty is let go, and with it what is known of its damage
 
     def __enter__(self) -> Self:
         self._service.start()
@@ -145,6 +148,8 @@ class SpoolDrain:
         sent = self._service.ledger.total().drained
         if (sent, spool.waiting) != self._last:
             self._last, self._moved = (sent, spool.waiting), now
+        self._damaged = max(self._damaged, spool.records.damaged + spool.dead_letters.damaged)
+        self._lost = max(self._lost, spool.records.lost + spool.dead_letters.lost)
         condition = parts.publisher.condition()
         return Situation(
             elapsed_s=now - self._started,
@@ -158,6 +163,8 @@ class SpoolDrain:
             away_s=condition.since_s,
             problem=condition.problem,
             still_s=now - self._moved,
+            damaged=self._damaged,
+            lost=self._lost,
             closed=tuple(path for path in paths_of(parts, self._clock) if not path.is_direct),
         )
 
@@ -214,13 +221,19 @@ class DrainResult(msgspec.Struct, frozen=True):
     def problems(self) -> list[str]:
         """What is left in the slots that are nobody's, and why."""
         lines = [] if self.verdict is Verdict.EMPTY else remedies(self.last)
+        if self.last.damaged:
+            places, records = many(self.last.damaged, "place"), many(self.last.lost, "record")
+            lines.append(
+                f"{places} in its files could not be read, with {records} that had been counted: set aside in its"
+                " quarantine, look at the disk"
+            )
         lines += [f"slot {name} is of a newer version of postroom: drain it with that version" for name in self.newer]
         return lines
 
     @property
     def code(self) -> int:
         """The exit code: what needs a person comes before what needs time."""
-        if self.verdict is Verdict.STUCK or self.newer:
+        if self.verdict is Verdict.STUCK or self.newer or self.last.damaged:
             return FAILED
         if self.verdict is Verdict.TIME_IS_UP:
             return LEFT
@@ -234,6 +247,8 @@ class DrainResult(msgspec.Struct, frozen=True):
             "left": self.last.waiting,
             "left_by_topic": self.last.by_topic,
             "rejected": self.last.rejected,
+            "damaged": self.last.damaged,
+            "lost": self.last.lost,
             "problems": self.problems,
             "newer": self.newer,
             "in_use": [{"slot": slot.slot, "owner": slot.owner, "waiting": slot.waiting} for slot in self.in_use],

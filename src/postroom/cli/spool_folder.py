@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from postroom.cli.words import counts, duration, printable, size
+from postroom.cli.words import counts, duration, many, printable, size
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.libs.exceptions import ConfigurationError
 from postroom.services.spool_view import QUEUE_NAMES
@@ -140,8 +140,8 @@ def print_folder(out: Console, folder: Mapping[str, Any]) -> None:
     used = f", {total['in_use']} in use" if total["in_use"] else ""
     oldest = f", oldest waits {duration(total['oldest_s'])}" if total["oldest_s"] is not None else ""
     out.print(
-        f"total: {_many(total['slots'], 'slot')}{used}; {_many(total['records'], 'record')} and"
-        f" {_many(total['dead_letters'], 'dead letter')} waiting, {size(total['bytes'])}{oldest}",
+        f"total: {many(total['slots'], 'slot')}{used}; {many(total['records'], 'record')} and"
+        f" {many(total['dead_letters'], 'dead letter')} waiting, {size(total['bytes'])}{oldest}",
         style="bold",
         markup=False,
     )
@@ -160,7 +160,7 @@ def _slot_lines(slot: Mapping[str, Any]) -> list[str]:
                 f" {size(queue['bytes'])}, oldest {duration(queue['oldest_s'])}"
             )
         if queue["unreadable"]:
-            lines.append(f"        {told}: {_many(queue['unreadable'], 'damaged place')}, to be set aside")
+            lines.append(f"        {told}: {many(queue['unreadable'], 'damaged place')}, to be set aside")
     if not (slot["records"]["waiting"] or slot["dead_letters"]["waiting"]):
         lines[0] += ", nothing waits"
     if slot["quarantined"]:
@@ -172,11 +172,7 @@ def _slot_lines(slot: Mapping[str, Any]) -> list[str]:
 
 def _files(names: Sequence[str]) -> str:
     shown = ", ".join(printable(name) for name in names[:_SHOWN_FILES])
-    return f"{_many(len(names), 'file')} ({shown}{', ...' if len(names) > _SHOWN_FILES else ''})"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    return f"{many(len(names), 'file')} ({shown}{', ...' if len(names) > _SHOWN_FILES else ''})"
 
 
 # -- single records
@@ -247,8 +243,8 @@ def adopt_folder(source: Path, target: Path) -> dict[str, Any]:
 def adoption_lines(told: Mapping[str, Any]) -> list[str]:
     """The result of `adopt_folder` for people."""
     lines = [
-        f"slot {slot['from']} is {slot['to']} now: {_many(slot['records'], 'record')} and"
-        f" {_many(slot['dead_letters'], 'dead letter')}"
+        f"slot {slot['from']} is {slot['to']} now: {many(slot['records'], 'record')} and"
+        f" {many(slot['dead_letters'], 'dead letter')}"
         + (", copied: marked as repeats when they are sent" if slot["copied"] else "")
         for slot in told["adopted"]
     ]

@@ -7,7 +7,6 @@ import typer
 
 from postroom.cli.border import FAILED, stdout_console, write_json
 from postroom.cli.options import AsJson, ConfigFile, Environment, settings_from_options
-from postroom.cli.spool_folder import print_folder, told_folder
 from postroom.cli.words import counts, duration, printable, size
 
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ def status(
 
     Examples: `postroom status`, `postroom status --url http://127.0.0.1:9464 --json`, `postroom status --spool ./spool`
     """
+    from postroom.cli.spool_folder import print_folder, told_folder
+
     settings = settings_from_options(config=config, env=env)
     folder = spool or settings.spool.dir
     address = _address(url, settings, is_needed=spool is None)

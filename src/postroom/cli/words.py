@@ -40,6 +40,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole} s"
 
 
+def many(count: int, what: str) -> str:
+    """A number of things: `1 slot`, `1,200 records`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def counts(numbers: Mapping[str, int]) -> str:
     """Names with their numbers: `user_events 1,200, orders 3`."""
     return ", ".join(f"{printable(name)} {number:,}" for name, number in numbers.items())

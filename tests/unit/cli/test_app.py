@@ -84,7 +84,12 @@ class TestHelp:
 class TestCompletion:
     @pytest.mark.parametrize(
         ("words", "offered"),
-        [("postroom con", ["contracts", "config"]), ("postroom config ", ["check", "show", "init"])],
+        [
+            ("postroom con", ["contracts", "config"]),
+            ("postroom config ", ["check", "show", "init"]),
+            ("postroom sp", ["spool"]),
+            ("postroom spool ", ["status", "inspect", "drain", "adopt"]),
+        ],
     )
     def test_commands_and_their_parts_are_completed(self, words: str, offered: list[str]) -> None:
         given = {

@@ -77,7 +77,7 @@ def test_what_is_left_is_told_with_what_a_person_can_do() -> None:
     ]
     assert remedies(look(closed=(AWAY,))) == ["clicks: kafka_unavailable; see the log"]
     (rejected,) = remedies(look(rejected=10))
-    assert "10 dead letters were refused by the broker" in rejected
+    assert "10 dead letters refused by the broker" in rejected
     (unread,) = remedies(look(**STILL))
     assert "could not be read" in unread
     assert remedies(look()) == []
@@ -121,3 +121,11 @@ def test_a_slot_of_a_newer_version_is_told_and_needs_a_person() -> None:
     assert result.code == 1
     assert result.problems == ["slot 0003 is of a newer version of postroom: drain it with that version"]
     assert "Nothing waits" not in "".join(result.lines())
+
+
+def test_what_the_disk_lost_is_told_and_needs_a_person() -> None:
+    result = DrainResult("spool", Verdict.EMPTY, 5, look(waiting=0, damaged=2, lost=1), (), (), 1.5)
+    assert result.code == 1
+    (told,) = result.problems
+    assert told.startswith("2 places in its files could not be read, with 1 record that had been counted: set aside")
+    assert (result.told()["damaged"], result.told()["lost"]) == (2, 1)

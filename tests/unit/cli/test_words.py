@@ -2,7 +2,7 @@
 
 import pytest
 
-from postroom.cli.words import counts, duration, printable, size
+from postroom.cli.words import counts, duration, many, printable, size
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,10 @@ def test_sizes_have_a_unit_that_fits(count: int, told: str) -> None:
 )
 def test_times_are_told_in_their_two_largest_units(seconds: float | None, told: str) -> None:
     assert duration(seconds) == told
+
+
+def test_one_thing_is_told_as_one() -> None:
+    assert (many(1, "slot"), many(0, "slot"), many(1200, "slot")) == ("1 slot", "0 slots", "1,200 slots")
 
 
 def test_names_are_told_with_their_numbers_and_command_nothing() -> None:
