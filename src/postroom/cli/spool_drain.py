@@ -15,7 +15,7 @@ from postroom.cli.words import counts, duration, many, printable
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.services.health_checks import REMEDIES
 from postroom.services.producer_service import ProducerService
-from postroom.services.spool_view import PathView, SpoolView, paths_of, spool_of
+from postroom.services.spool_view import PathView, SpoolSummary, paths_of, spool_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -179,7 +179,7 @@ class SpoolDrain:
             self._clock.sleep(_LOOK_S)
 
 
-def _by_topic(spool: SpoolView) -> dict[str, int]:
+def _by_topic(spool: SpoolSummary) -> dict[str, int]:
     topics = dict(spool.records.by_topic)
     for topic, count in spool.dead_letters.by_topic.items():
         topics[topic] = topics.get(topic, 0) + count

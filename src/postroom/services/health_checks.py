@@ -14,7 +14,7 @@ import msgspec
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.libs.event import FailedReason
 from postroom.observability.health import CheckResult, HealthCheck, Role, State
-from postroom.services.spool_view import PathView, SpoolView, paths_of, spool_of
+from postroom.services.spool_view import PathView, SpoolSummary, paths_of, spool_of
 
 if TYPE_CHECKING:
     from postroom.services.ledger import Balance
@@ -82,7 +82,7 @@ def _told(balance: Balance) -> object:
     return msgspec.to_builtins(balance)
 
 
-def _told_spool(spool: SpoolView) -> dict[str, object]:
+def _told_spool(spool: SpoolSummary) -> dict[str, object]:
     told: dict[str, object] = msgspec.to_builtins(spool)
     return told | {"takes": spool.takes, "fullness": round(spool.fullness, 4), "oldest_s": spool.oldest_s}
 
@@ -124,7 +124,7 @@ def _spool(service: ProducerService, clock: Clock) -> CheckResult:
     return CheckResult(State.DOWN, f"{detail}; Kafka takes none either")
 
 
-def _spool_detail(spool: SpoolView) -> str:
+def _spool_detail(spool: SpoolSummary) -> str:
     parts = []
     if not spool.slots:
         parts.append("not running")

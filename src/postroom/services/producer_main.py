@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from postroom.libs.config_loader import Config
     from postroom.libs.event import Event, Outcome
     from postroom.services.receipt import Receipt
-    from postroom.services.spool_view import PathView, SpoolView
+    from postroom.services.spool_view import PathView, SpoolSummary
 
 OK, FAILED, REFUSED, SPOOLED, INTERRUPTED = 0, 1, 3, 4, 130
 
@@ -264,7 +264,7 @@ class Run:
 
     # -- looking
 
-    def spool(self) -> SpoolView | None:
+    def spool(self) -> SpoolSummary | None:
         """Return what the spool says, None for a run without one."""
         return spool_of(self.service.parts, self._clock)
 

@@ -55,7 +55,7 @@ class PathView(msgspec.Struct, frozen=True):
         return self.state == State.DIRECT.value
 
 
-class QueueView(msgspec.Struct, frozen=True):
+class QueueSummary(msgspec.Struct, frozen=True):
     """What of one kind is in the spool and not acknowledged, all slots together; `oldest_s` is the oldest one's age.
 
     `damaged` counts the places in the files of the slots it holds now that could not be read, `lost` the records that
@@ -72,7 +72,7 @@ class QueueView(msgspec.Struct, frozen=True):
     lost: int
 
 
-class SpoolView(msgspec.Struct, frozen=True):
+class SpoolSummary(msgspec.Struct, frozen=True):
     """The spool at one moment.
 
     `slots` are the names of those that this process holds, its own first. `refusing_for_s` is for how many seconds the
@@ -82,8 +82,8 @@ class SpoolView(msgspec.Struct, frozen=True):
 
     directory: str
     slots: tuple[str, ...]
-    records: QueueView
-    dead_letters: QueueView
+    records: QueueSummary
+    dead_letters: QueueSummary
     used_bytes: int
     limit_bytes: int
     is_full: bool
@@ -138,7 +138,7 @@ def paths_of(parts: Components, clock: Clock) -> list[PathView]:
     return sorted(views, key=lambda view: (view.is_direct, view.topic))
 
 
-def spool_of(parts: Components, clock: Clock) -> SpoolView | None:
+def spool_of(parts: Components, clock: Clock) -> SpoolSummary | None:
     """Return what the spool of a service says, None for a service without one."""
     spooling, directory = parts.spooling, parts.config.spool.dir
     if spooling is None or directory is None:
@@ -150,7 +150,7 @@ def spool_of(parts: Components, clock: Clock) -> SpoolView | None:
         queue.refusing_since for slot in own for queue in (slot.records, slot.dead_letters) if queue.refusing_since
     ]
     queues = [queue for slot in slots for queue in (slot.records, slot.dead_letters)]
-    return SpoolView(
+    return SpoolSummary(
         directory=str(directory.absolute()),
         slots=tuple(slot.name for slot in slots),
         records=_queue(Kind.RECORD, [slot.records for slot in slots], spooling, clock),
@@ -167,7 +167,7 @@ def spool_of(parts: Components, clock: Clock) -> SpoolView | None:
     )
 
 
-def _queue(kind: Kind, queues: Iterable[QueueStatus], spooling: Spooling, clock: Clock) -> QueueView:
+def _queue(kind: Kind, queues: Iterable[QueueStatus], spooling: Spooling, clock: Clock) -> QueueSummary:
     records = size = damaged = lost = 0
     by_topic: dict[str, int] = {}
     oldest: list[int] = []
@@ -181,7 +181,7 @@ def _queue(kind: Kind, queues: Iterable[QueueStatus], spooling: Spooling, clock:
             by_topic[topic] = by_topic.get(topic, 0) + count
     drain = spooling.drains[kind]
     oldest_s = max(0.0, round((clock.time_ms() - min(oldest)) / 1000, 3)) if oldest else None
-    return QueueView(records, size, by_topic, oldest_s, drain.repeats, drain.rejected, damaged, lost)
+    return QueueSummary(records, size, by_topic, oldest_s, drain.repeats, drain.rejected, damaged, lost)
 
 
 def readings_of(parts: Components, clock: Clock) -> Iterator[Reading]:
