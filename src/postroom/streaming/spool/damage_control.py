@@ -51,6 +51,7 @@ class DamageControl:
         self._waiting = waiting
         self._aside_lock = threading.Lock()
         self.damages = Damages()
+        self._untold: dict[str, int] = {}
 
     def note(self, segment: Segment, damage: Damage) -> None:
         """Take note of a range, to be set aside."""
@@ -161,6 +162,15 @@ class DamageControl:
         for topic, count in by_topic.items():
             damages.records += count
             damages.by_topic[topic] = damages.by_topic.get(topic, 0) + count
+            self._untold[topic] = self._untold.get(topic, 0) + count
+
+    def newly_lost(self) -> dict[str, int]:
+        """Return how many counted records of each topic turned out unreadable since the last call."""
+        if not self._untold:
+            return {}
+        with self._place.lock:
+            untold, self._untold = self._untold, {}
+        return untold
 
     def _hash(self, record: Record) -> int | None:
         return self._place.hash_of(record)

@@ -5,6 +5,7 @@ Paths are texts. Everything raises OSError as the operating system does; the spo
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -136,8 +137,10 @@ class OsFile:
         os.ftruncate(self._descriptor, size)
 
     def sync(self) -> None:
-        """See File."""
+        """See File. Raises ESTALE for a file whose name somebody has removed: it would be gone with this process."""
         _sync_data(self._descriptor)
+        if not os.fstat(self._descriptor).st_nlink:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def try_lock(self) -> bool:
         """See File. A `flock`: it belongs to the open file and ends when the last descriptor of it is closed."""

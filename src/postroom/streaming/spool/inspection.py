@@ -102,6 +102,11 @@ def inspect_spool(directory: str | Path, *, file_system: FileSystem | None = Non
     return SpoolView(tuple(inspector.slot(name) for name in names), foreign)
 
 
+def inspect_slot(directory: str | Path, name: str, *, file_system: FileSystem | None = None) -> SlotView:
+    """Return what stands in one slot."""
+    return _Inspector(directory, file_system).slot(name)
+
+
 def waiting_records(directory: str | Path, *, file_system: FileSystem | None = None) -> Iterator[WaitingView]:
     """Give every record that waits: slot by slot, records before dead letters, in order. Raises as `inspect_spool`."""
     inspector = _Inspector(directory, file_system)

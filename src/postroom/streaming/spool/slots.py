@@ -25,7 +25,7 @@ LOCK_NAME = "LOCK"
 QUARANTINE_NAME = "quarantine"
 _MAGICS = {CURSOR_NAME: CURSOR_MAGIC, TRIAL_NAME: TRIAL_MAGIC}
 _NAME = re.compile(r"[0-9]{4}")
-_MOST_SLOTS = 9999
+MOST_SLOTS = 9999
 
 
 class Slot:
@@ -52,10 +52,10 @@ class Slots:
 
     def claim(self) -> Slot:
         """Take a slot that nobody has: one with records, else an empty one, else a new one. Raises OSError."""
-        self._make_root()
+        self.make_root()
         names = self.names()
-        for name in sorted(names, key=lambda name: (not self._has_segments(name), name)):
-            slot = self._lock(name)
+        for name in sorted(names, key=lambda name: (not self.has_segments(name), name)):
+            slot = self.lock(name)
             if slot is not None:
                 return slot
         return self._new_slot(names)
@@ -63,26 +63,27 @@ class Slots:
     def unclaimed(self) -> Iterator[Slot]:
         """Take, one after the other, the slots with records that nobody has. Raises OSError."""
         for name in self.names():
-            if self._has_segments(name):
-                slot = self._lock(name)
+            if self.has_segments(name):
+                slot = self.lock(name)
                 if slot is not None:
                     yield slot
 
     def _new_slot(self, names: list[str]) -> Slot:
-        for number in range(int(names[-1]) + 1 if names else 1, _MOST_SLOTS + 1):
+        for number in range(int(names[-1]) + 1 if names else 1, MOST_SLOTS + 1):
             name = f"{number:04d}"
             with contextlib.suppress(FileExistsError):  # another process was quicker; it may even be done with it
                 self._file_system.make_folder(f"{self._root}/{name}")
                 self._file_system.sync_folder(self._root)
             is_folder = self._file_system.entry(f"{self._root}/{name}") is Entry.FOLDER
-            slot = self._lock(name) if is_folder else None
+            slot = self.lock(name) if is_folder else None
             if slot is not None:
                 return slot
         raise SpoolUnavailableError(
-            f"the spool has {_MOST_SLOTS} slots and all are in use", remedy="give this process another folder"
+            f"the spool has {MOST_SLOTS} slots and all are in use", remedy="give this process another folder"
         )
 
-    def _make_root(self) -> None:
+    def make_root(self) -> None:
+        """Have the root folder, and those above it. Raises OSError."""
         parts = self._root.split("/")
         for depth in range(2, len(parts) + 1):
             path = "/".join(parts[:depth])
@@ -99,7 +100,8 @@ class Slots:
             if _NAME.fullmatch(name) and self._file_system.entry(f"{self._root}/{name}") is Entry.FOLDER
         )
 
-    def _lock(self, name: str) -> Slot | None:
+    def lock(self, name: str) -> Slot | None:
+        """Take a slot; None when somebody has it, or it is not for us. Raises OSError."""
         path = f"{self._root}/{name}"
         lock_path = f"{path}/{LOCK_NAME}"
         try:
@@ -108,9 +110,9 @@ class Slots:
             if self._file_system.entry(lock_path) is not Entry.FILE:
                 return None
             file = self._file_system.open_to_write(lock_path)
-        except PermissionError:  # somebody shut it away: not ours to take, and no reason not to start
+        except (PermissionError, FileNotFoundError):  # shut away, or adopted by another root in this moment
             return None
-        if not file.try_lock():
+        if not file.try_lock() or self._file_system.entry(lock_path) is not Entry.FILE:
             file.close()
             return None
         if self.is_newer(name):
@@ -128,7 +130,8 @@ class Slots:
             if self._file_system.entry(path) is Entry.FOLDER:
                 yield from (f"{path}/{name}" for name in self._file_system.entries(path))
 
-    def _has_segments(self, name: str) -> bool:
+    def has_segments(self, name: str) -> bool:
+        """True for a slot with records in it, of either kind."""
         try:
             return any(
                 segment_id_of(path.rpartition("/")[2]) is not None for path in self._queue_files(f"{self._root}/{name}")

@@ -308,6 +308,17 @@ class Spool:
             for topic, count in held.queues[kind].newly_found().items()
         ]
 
+    def newly_lost(self, kind: Kind) -> dict[str, int]:
+        """Return how many records of each topic turned out unreadable since the last call; they lie in quarantine.
+
+        Only such as were counted before: what a start finds damaged was never found.
+        """
+        lost: dict[str, int] = {}
+        for held in self._held:
+            for topic, count in held.queues[kind].newly_lost().items():
+                lost[topic] = lost.get(topic, 0) + count
+        return lost
+
     def is_own(self, place: SpooledRecord | Place) -> bool:
         """Return True for a record that was appended since this spool started, False for what an earlier one left."""
         held = self._held

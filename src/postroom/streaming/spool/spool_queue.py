@@ -56,6 +56,7 @@ class SpoolQueue:
         self.read, self.rewind = self._reader.read, self._reader.rewind
         self.ack, self.put_back = self._hand.ack, self._hand.put_back
         self.newly_found = self._store.newly_found
+        self.newly_lost = self._store.damage.newly_lost
         self.end_trial, self.deaths_at = self._trials.over, self._trials.deaths_at
 
     # -- life
