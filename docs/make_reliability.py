@@ -268,8 +268,7 @@ make setup
 ```
 The same seed plans the same faults in the same order, on the same brokers, for as long. What the system does in
 between, it does at its own time: no two runs are the same to the microsecond. A run that was broken off goes on
-with the same command.
-`docs/make_reliability.py build/chaos/seed-{results["seed"]}/results.json` makes this page of it.
+with the same command. At its end it makes this page.
 
 | | |
 |---|---|

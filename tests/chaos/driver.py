@@ -4,8 +4,9 @@
     python -m tests.chaos --seed 1 --kills 200 --bounces 50          # again: goes on where it was broken off
     python -m tests.chaos --seed 1 --kills 20 --bounces 10 --minutes 10
 
-What was found stands in `<folder>/results.json`; `docs/make_reliability.py` makes the page of it. Ends with 0 when all
-rounds are done and good, 1 when one was not, 3 when the time was over before the plan was.
+What was found stands in `<folder>/seed-<seed>/results.json`. When the plan is done, docs/reliability.md is made of it
+(`docs/make_reliability.py`), good or bad. Ends with 0 when all rounds are done and good, 1 when one was not, 3 when the
+time was over before the plan was.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FORMAT = 1
+_PAGE_MAKER = Path(__file__).parents[2] / "docs" / "make_reliability.py"
 _ROUNDS_A_CLUSTER = 8  # then a new one: logs and metadata of the old one would only grow
 
 
@@ -47,14 +49,14 @@ class Results:
     """The file with what was found, written anew after each round."""
 
     def __init__(self, folder: Path, head: dict[str, Any]) -> None:
-        self._path = folder / "results.json"
+        self.path = folder / "results.json"
         folder.mkdir(parents=True, exist_ok=True)
         self.content: dict[str, Any] = {**head, "rounds": []}
-        if self._path.exists():
-            before = json.loads(self._path.read_text(encoding="utf-8"))
+        if self.path.exists():
+            before = json.loads(self.path.read_text(encoding="utf-8"))
             same = [name for name in ("format", "seed", "kills", "bounces") if before.get(name) != head[name]]
             if same:
-                raise SystemExit(f"{self._path} belongs to a run with another {', '.join(same)}: name another --folder")
+                raise SystemExit(f"{self.path} belongs to a run with another {', '.join(same)}: name another --folder")
             self.content["began"], self.content["rounds"] = before["began"], before["rounds"]
 
     @property
@@ -66,9 +68,9 @@ class Results:
         """Keep a round, whatever happens next."""
         self.content["rounds"].append(one)
         self.content["ended"] = now()
-        new = self._path.with_suffix(".new")
+        new = self.path.with_suffix(".new")
         new.write_text(json.dumps(self.content, indent=1), encoding="utf-8")
-        new.replace(self._path)
+        new.replace(self.path)
 
 
 def now() -> str:
@@ -180,6 +182,9 @@ def run(asked: argparse.Namespace) -> int:
                 clean_up(ground, place, result)
             else:
                 grounds.leave()  # who knows what state the servers are in
+    if asked.page and len(results.done) == len(rounds):
+        subprocess.run([sys.executable, str(_PAGE_MAKER), str(results.path)], check=True)
+        say("docs/reliability.md is made of it")
     bad = [one["number"] for one in results.content["rounds"] if not is_good(one)]
     say(f"{len(results.content['rounds'])} of {len(rounds)} rounds done, not good: {bad or 'none'}")
     return 1 if bad else 0
@@ -228,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10_000, help="begin no round after so many minutes")
     parser.add_argument("--only", help="only the rounds of that name (a row of the matrix, or mix)")
     parser.add_argument("--folder", type=Path, default=Path("build/chaos"), help="for results and bad rounds")
+    parser.add_argument("--no-page", dest="page", action="store_false", help="leave docs/reliability.md as it is")
     return run(parser.parse_args(arguments))
 
 
