@@ -623,6 +623,8 @@ class KafkaClient:
             return
         if offset is None:
             self._end_batch()
+        elif len(self._batch) == 1:  # some of them are innocent: at once, this may be the first of ten thousand
+            self._recall()
         self._batch.append((taken, code, error.name() or "unknown"))
 
     def _end_batch(self) -> None:

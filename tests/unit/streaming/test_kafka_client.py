@@ -561,6 +561,57 @@ class TestThePollThread:
         assert reports.all[0].decision.reason is FailedReason.KAFKA_UNAVAILABLE
 
 
+class Raises:
+    """A producer of which one call raises, once."""
+
+    def __init__(self, call: str, error: BaseException, settings: dict[str, Any], **more: Any) -> None:
+        self._inner = confluent_kafka.Producer(settings, **more)
+        self._call = call
+        self._error = error
+        self.has_raised = False
+
+    def _raise_in(self, call: str) -> None:
+        if call == self._call and not self.has_raised:
+            self.has_raised = True
+            raise self._error
+
+    def produce(self, *args: Any, **named: Any) -> None:
+        self._raise_in("produce")
+        self._inner.produce(*args, **named)
+
+    def poll(self, seconds: float) -> int:
+        self._raise_in("poll")
+        return self._inner.poll(seconds)
+
+    def flush(self, seconds: float) -> int:
+        self._raise_in("flush")
+        return self._inner.flush(seconds)
+
+    def purge(self, **named: Any) -> None:
+        self._raise_in("purge")
+        self._inner.purge(**named)
+
+
+class Raising:
+    """Makes the producers of a client, the first of which raises."""
+
+    def __init__(self, call: str, error: BaseException) -> None:
+        self._call = call
+        self._error = error
+        self.made: list[Any] = []
+
+    def __call__(self, settings: dict[str, Any], **more: Any) -> Any:
+        first = not self.made
+        self.made.append(
+            Raises(self._call, self._error, settings, **more) if first else confluent_kafka.Producer(settings, **more)
+        )
+        return self.made[-1]
+
+
+def kafka_exception(code: int, *, fatal: bool = False) -> confluent_kafka.KafkaException:
+    return confluent_kafka.KafkaException(confluent_kafka.KafkaError(code, fatal=fatal))
+
+
 class TestRefusedBatches:
     """A broker refuses batches. What it says is said of a record only when that record was sent alone."""
 
@@ -645,6 +696,25 @@ class TestRefusedBatches:
             until(lambda: client.in_flight() == 0)
         assert len(made) == 3
         assert [report.decision.action for report in reports.all] == [Action.DELIVERED] * 4
+
+    @pytest.mark.parametrize(
+        ("error", "action"),
+        [(BufferError("queue full"), Action.HOLD), (kafka_exception(10), Action.DEAD_LETTER)],
+    )
+    def test_what_the_library_refuses_to_send_alone_is_reported(
+        self, cluster: MockCluster, error: Exception, action: Action
+    ) -> None:
+        def make_producer(settings: dict[str, Any], **more: Any) -> object:
+            alone = settings.get("batch.num.messages") == 1
+            return Raises("produce", error, settings, **more) if alone else confluent_kafka.Producer(settings, **more)
+
+        reports = Reports()
+        config = config_for(cluster.bootstrap, producer__linger_ms=100)
+        with KafkaClient(config, metrics=Metrics(), make_producer=make_producer) as client:
+            refuse_a_batch(client, cluster, reports)
+            until(lambda: client.in_flight() == 0)
+        ends = [reports.by_record[number][0].decision.action for number in range(1, 4)]
+        assert ends == [action, Action.DELIVERED, Action.DELIVERED]
 
     def test_a_purge_before_they_are_sent_again_says_that_nothing_was_written(self, cluster: MockCluster) -> None:
         def make_producer(settings: dict[str, Any], **more: Any) -> object:
@@ -808,57 +878,6 @@ def in_flight_together(client: KafkaClient, cluster: MockCluster, reports: Repor
     assert client.flush(20) == 0
 
 
-class Raises:
-    """A producer of which one call raises, once."""
-
-    def __init__(self, call: str, error: BaseException, settings: dict[str, Any], **more: Any) -> None:
-        self._inner = confluent_kafka.Producer(settings, **more)
-        self._call = call
-        self._error = error
-        self.has_raised = False
-
-    def _raise_in(self, call: str) -> None:
-        if call == self._call and not self.has_raised:
-            self.has_raised = True
-            raise self._error
-
-    def produce(self, *args: Any, **named: Any) -> None:
-        self._raise_in("produce")
-        self._inner.produce(*args, **named)
-
-    def poll(self, seconds: float) -> int:
-        self._raise_in("poll")
-        return self._inner.poll(seconds)
-
-    def flush(self, seconds: float) -> int:
-        self._raise_in("flush")
-        return self._inner.flush(seconds)
-
-    def purge(self, **named: Any) -> None:
-        self._raise_in("purge")
-        self._inner.purge(**named)
-
-
-class Raising:
-    """Makes the producers of a client, the first of which raises."""
-
-    def __init__(self, call: str, error: BaseException) -> None:
-        self._call = call
-        self._error = error
-        self.made: list[Any] = []
-
-    def __call__(self, settings: dict[str, Any], **more: Any) -> Any:
-        first = not self.made
-        self.made.append(
-            Raises(self._call, self._error, settings, **more) if first else confluent_kafka.Producer(settings, **more)
-        )
-        return self.made[-1]
-
-
-def kafka_exception(code: int, *, fatal: bool = False) -> confluent_kafka.KafkaException:
-    return confluent_kafka.KafkaException(confluent_kafka.KafkaError(code, fatal=fatal))
-
-
 class TestWhatTheLibraryRaises:
     @pytest.mark.parametrize(
         ("error", "reason"),
@@ -1019,6 +1038,31 @@ class TestFatalErrors:
         assert delivered == sorted(delivered, reverse=True)
         assert {decision.reason for decision in ends} == {None, FailedReason.PRODUCER_FATAL}
         assert metrics.get_summary()["publish_errors_by_code"]["producer_fatal"] == 1
+
+    def test_a_flush_that_meets_one_loses_no_report(self, cluster: MockCluster) -> None:
+        """The library goes on calling callbacks with an exception pending; their first call into it raises that."""
+
+        def make_producer(settings: dict[str, Any], **more: Any) -> object:
+            return confluent_kafka.Producer({**settings, "enable.gapless.guarantee": True}, **more)
+
+        reports = Reports()
+        with KafkaClient(one_a_batch(cluster), metrics=Metrics(), make_producer=make_producer) as client:
+            client.publish(record(0), reports.of(0))
+            assert client.flush(20) == 0
+            assert client._thread is not None
+            client._thread.stop(5)
+            cluster.slow(100)
+            cluster.push_errors(-1)  # fatal, because of that setting
+            for number in range(1, 21):
+                client.publish(record(number), reports.of(number))
+            client._flushing = 1
+            for _ in range(3):
+                with client._poll_lock:
+                    client._poll(1.0)
+            client._flushing = 0
+            assert client._fatal
+            assert client.in_flight() == 0
+        assert [len(reports.by_record[number]) for number in range(21)] == [1] * 21
 
     def test_one_that_comes_again_and_again_is_met_with_growing_pauses(self, cluster: MockCluster) -> None:
         """Without the right to be idempotent each new producer meets its fatal error at once."""
