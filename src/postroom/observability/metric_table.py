@@ -113,6 +113,13 @@ DRAINED = Metric(
     "Events that left the spool: delivered, or an acknowledged dead letter.",
     (_TOPIC,),
 )
+QUARANTINED = Metric(
+    "postroom_events_quarantined_total",
+    Kind.COUNTER,
+    "events",
+    "Events that were accepted and turned out unreadable in the spool; their bytes lie in its quarantine.",
+    (_TOPIC,),
+)
 LATENCY = Metric(
     "postroom_event_latency_seconds",
     Kind.HISTOGRAM,
@@ -227,7 +234,7 @@ REJECTED = Metric(
 
 METRIC_TABLE: tuple[Metric, ...] = (
     RECEIVED, ACCEPTED, DELIVERED, DEAD_LETTERED, REFUSED, FAILED, SPOOLED, PENDING, IN_FLIGHT, UNACCOUNTED,
-    TAKEN_OVER, DRAINED, LATENCY, RETRIES, CONNECTION_FAILURES, PUBLISH_ERRORS, RATE_LIMIT_WAITS,
+    TAKEN_OVER, DRAINED, QUARANTINED, LATENCY, RETRIES, CONNECTION_FAILURES, PUBLISH_ERRORS, RATE_LIMIT_WAITS,
     RATE_LIMIT_WAIT_SECONDS, CLIENT_QUEUE_MESSAGES, CLIENT_QUEUE_BYTES, SPOOL_RECORDS, SPOOL_BYTES, SPOOL_LIMIT_BYTES,
     SPOOL_OLDEST_AGE, SPOOL_FULL, SPOOL_REFUSES, SPOOL_QUARANTINED, SPOOL_REJECTED, PATH_STATE, PATH_PROBLEM,
     HAND_OVERS, REPEATS, SOURCE_ERRORS, REJECTED,

@@ -52,6 +52,14 @@ class Carried:
         for found in self._spool.newly_found(kind):
             self._book_of_topic(found.topic).carry_over(found.records)
 
+    def count_lost(self, kind: Kind) -> None:
+        """Take out of the books what turned out unreadable, as far as it was not counted yet, and say so."""
+        for topic, count in self._spool.newly_lost(kind).items():
+            self._log.error(
+                "records_unreadable", operation="drain", topic=topic, count=count, remedy="see the quarantine"
+            )
+            self._book_of_topic(topic).set_aside(count)
+
     def delivered(self, waiting: SpooledRecord) -> None:
         """Count a record that Kafka has acknowledged, or a dead letter."""
         book = self._book(waiting)

@@ -317,9 +317,10 @@ class Dispatcher:
         reason = FailedReason.KAFKA_UNAVAILABLE if report is None else report.decision.reason
         if path.signal(Signal.TROUBLE, now):
             path.failed(reason, now, self._random)
-            self._log.warning(
-                "path_closed", operation="publish", topic=path.topic, error=path.problem, detail=_told(report)
-            )
+            told = {"topic": path.topic, "error": path.problem, "detail": _told(report)}
+            if path.problem in _REMEDIES:
+                told["remedy"] = _REMEDIES[path.problem]
+            self._log.warning("path_closed", operation="publish", **told)
             self.wake_keeper()
 
     def close_paths(self, topics: Iterable[Path]) -> None:
@@ -439,6 +440,13 @@ class Dispatcher:
 def is_brief(exc: PostroomError) -> bool:
     """True when the spool only asks for a moment: more waits in memory for the disk than should."""
     return isinstance(exc, SpoolFullError) and exc.retry_after_s is not None and exc.retry_after_s < _BRIEF_S
+
+
+_REMEDIES = {
+    FailedReason.TOPIC_MISSING: "create it: postroom topics create",
+    FailedReason.NOT_AUTHORIZED: "check user, password and ACLs",
+}
+"""What a person has to do before Kafka takes these records."""
 
 
 def _told(report: Report | None) -> str:

@@ -137,6 +137,7 @@ class Drain:
     def _turn(self) -> bool:
         """Do what can be done now; True if there may be more at once."""
         self._carried.count_found(self._kind)
+        self._carried.count_lost(self._kind)
         self._open_emptied()
         if not self._spool.has_waiting(self._kind) or not self._is_connected():
             return False

@@ -1,7 +1,7 @@
 """The ledger: the running balance of every event that was handed in.
 
     received = accepted + refused + failed + pending
-    accepted = delivered + dead_lettered + spooled + in_flight
+    accepted = delivered + dead_lettered + spooled + in_flight + quarantined
 
 Each number is counted where its event happens: `received` at the entry, `delivered` and `dead_lettered` where the
 broker's report arrives, `spooled` where the disk has answered and again where the drain's report arrives, `accepted`,
@@ -35,6 +35,7 @@ from postroom.observability.metric_table import (
     LATENCY,
     NOT_KNOWN,
     PENDING,
+    QUARANTINED,
     RECEIVED,
     REFUSED,
     SPOOLED,
@@ -67,6 +68,7 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     spooled: int = 0
     in_flight: int = 0
     unaccounted: int = 0
+    quarantined: int = 0
     taken_over: int = 0
     drained: int = 0
 
@@ -89,6 +91,7 @@ class Book:
         "failed_reasons",
         "latency",
         "open",
+        "quarantined",
         "received",
         "refused",
         "refused_reasons",
@@ -103,7 +106,7 @@ class Book:
         self.latency = latency
         self.received = self.accepted = self.refused = self.failed = 0
         self.delivered = self.dead_lettered = self.spooled = 0
-        self.taken_over = self.drained = 0
+        self.taken_over = self.drained = self.quarantined = 0
         self.open: set[Receipt] = set()
         self.ahead: set[Receipt] = set()
         self.refused_reasons: Counter[str] = Counter()
@@ -158,6 +161,12 @@ class Book:
             self.accepted += count
             self.spooled += count
             self.taken_over += count
+
+    def set_aside(self, count: int) -> None:
+        """Count records of the spool that turned out unreadable: they lie in quarantine, and nobody will send them."""
+        with self._lock:
+            self.spooled -= count
+            self.quarantined += count
 
     def drain(self) -> None:
         """Count the delivery report of a record that came from the spool."""
@@ -216,7 +225,8 @@ class Book:
 
     def _balance(self) -> Balance:
         at_the_door = self.received - (self.accepted + self.refused + self.failed + len(self.open))
-        inside = self.accepted - (self.delivered + self.dead_lettered + self.spooled + len(self.ahead))
+        at_rest = self.delivered + self.dead_lettered + self.spooled + self.quarantined
+        inside = self.accepted - (at_rest + len(self.ahead))
         return Balance(
             received=self.received,
             accepted=self.accepted,
@@ -228,6 +238,7 @@ class Book:
             spooled=self.spooled,
             in_flight=len(self.ahead),
             unaccounted=max(abs(at_the_door), abs(inside)),
+            quarantined=self.quarantined,
             taken_over=self.taken_over,
             drained=self.drained,
         )
@@ -323,6 +334,7 @@ class Ledger:
             yield Reading(UNACCOUNTED, balance.unaccounted, label)
             yield Reading(TAKEN_OVER, balance.taken_over, label)
             yield Reading(DRAINED, balance.drained, label)
+            yield Reading(QUARANTINED, balance.quarantined, label)
         for row, topic, reason, count in reasons:
             yield Reading(row, count, (topic or NOT_KNOWN, reason))
 

@@ -30,6 +30,11 @@ class _Statistics(msgspec.Struct):
     brokers: dict[str, _Broker]
 
 
+_EXPLAINS = frozenset({"_SSL", "_AUTHENTICATION", "_RESOLVE", "SASL_AUTHENTICATION_FAILED"})
+"""Troubles that say why there is no connection: what follows from them, that no broker is there, does not hide them."""
+
+_LONGEST_TEXT = 300
+
 _DECODER = msgspec.json.Decoder(_Statistics)
 
 
@@ -59,14 +64,17 @@ class ConnectionWatch:
 
     def on_error(self, error: KafkaError) -> None:
         """Take an error that concerns a connection and not one record."""
-        name = error.name() or "unknown"
-        self.last_problem = name
+        name, text = error.name() or "unknown", error.str()
+        if name in _EXPLAINS:
+            self.last_problem = f"{name}: {text[:_LONGEST_TEXT]}"
+        elif not self.last_problem.startswith(tuple(_EXPLAINS)):
+            self.last_problem = name
         if error.code() == ALL_BROKERS_DOWN:
             self._set_connected(connected=False)
-        if "in state UP" in error.str():
+        if "in state UP" in text:
             self._on_traffic()
         self._metrics.record_connection_failure()
-        self._log.warning("broker_unavailable", operation="connect", error=name)
+        self._log.warning("broker_unavailable", operation="connect", error=name, detail=text[:_LONGEST_TEXT])
 
     def on_throttle(self, event: ThrottleEvent) -> None:
         """Take the notice that a broker makes us wait (its quota): no trouble with the connection, and no error.

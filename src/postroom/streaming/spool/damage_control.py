@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from array import array
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,6 +13,8 @@ import msgspec
 from postroom.streaming.spool.frame_scan import Damage, FrameScan, read_footer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from postroom.libs.event import Record
     from postroom.streaming.spool.file_system import File
     from postroom.streaming.spool.hand import Hand
@@ -80,10 +84,11 @@ class DamageControl:
         with contextlib.closing(self._place.file_system.open_to_read(segment.path)) as file:
             scan = new_scan(segment, file)
             self._gather(scan, segment, good)
-            counted = segment.keys
-            if counted is None:
-                footer = read_footer(file, segment.size, segment.header.seed)
-                counted = None if footer is None else footer[2].keys
+            counted: Mapping[int, int] | None = None
+            if segment.key_hashes is not None:
+                counted = Counter(segment.key_hashes)
+            elif (footer := read_footer(file, segment.size, segment.header.seed)) is not None:
+                counted = footer[2].keys
             with self._place.lock:
                 self._gather(scan, segment, good)  # what was appended meanwhile
                 self._recount(segment, good, counted, hand)
@@ -123,7 +128,7 @@ class DamageControl:
                 record = found.stored.record
                 good.append(_Good(found.sequence, record.topic, self._hash(record), found.size))
 
-    def _recount(self, segment: Segment, good: list[_Good], counted: dict[int, int] | None, hand: Hand) -> None:
+    def _recount(self, segment: Segment, good: list[_Good], counted: Mapping[int, int] | None, hand: Hand) -> None:
         """Make the counts those of the frames that can be read or are in hand. The queue's lock is held."""
         there = {frame.sequence: frame for frame in good}
         for sequence, held in hand.of_segment(segment):
@@ -138,10 +143,8 @@ class DamageControl:
                 is_certain = is_certain and not segment.is_done(sequence)
                 segment.mark_lost(sequence)
         before, segment.topics, segment.waiting = segment.topics, {}, 0
-        readable: dict[int, int] = {}
+        readable = array("I", [frame.key_hash for frame in there.values() if frame.key_hash is not None])
         for frame in there.values():
-            if frame.key_hash is not None:
-                readable[frame.key_hash] = readable.get(frame.key_hash, 0) + 1
             if not segment.is_done(frame.sequence) and not segment.is_lost(frame.sequence):
                 sums = segment.topics.setdefault(frame.topic, [0, 0])
                 sums[0] += 1
@@ -149,12 +152,10 @@ class DamageControl:
                 segment.waiting += 1
         lost = {topic: records - segment.topics.get(topic, (0, 0))[0] for topic, (records, _) in before.items()}
         lost = {topic: count for topic, count in lost.items() if count}
-        missing: dict[int, int] = {}
-        if counted is not None and is_certain:
-            missing = {key: count - readable.get(key, 0) for key, count in counted.items()}
+        missing = Counter(counted if is_certain else None) - Counter(readable)
         # What was taken out now must not be taken out again when more of the segment turns out unreadable.
-        segment.keys = readable
-        self._waiting.remove_lost(lost, {key: count for key, count in missing.items() if count > 0})
+        segment.key_hashes = readable
+        self._waiting.remove_lost(lost, missing)
         self._lost(lost)
 
     def _lost(self, by_topic: dict[str, int]) -> None:
