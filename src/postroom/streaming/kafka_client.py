@@ -11,7 +11,8 @@ Facts this file is built on (measured with librdkafka 2.16.0, kept by tests):
 - A success without an offset is a conclusion of the client library's, and can be wrong (docs/design/0006).
 - A broker refuses batches, not records; which record it is, is known of a record that was sent alone.
 - `flush` goes on calling report callbacks after it has met a fatal error, with an exception pending that their first
-  call into the library raises.
+  call into the library raises; and then it may raise a `KafkaError`, which is no exception to `except Exception`. It is
+  called only where records linger for long. `poll` does neither.
 - A forked child must not touch the parent's producer, not even to free it: its threads do not exist there.
 - Who may poll, and why the main thread never does: `poll_thread`.
 """
@@ -75,6 +76,8 @@ _REBUILD_FIRST_S = 0.5
 _REBUILD_LONGEST_S = 8.0
 _REBUILD_STREAK_S = 30.0
 _THREAD_ENDS_S = 5.0
+# A flush does not wait for records that linger for longer.
+_LONG_LINGER_MS = 100
 # After a turn of the poll thread that failed (a producer that could not be made anew): before the next one.
 _TRY_AGAIN_S = 1.0
 _CHECK_S = 0.002
@@ -176,6 +179,7 @@ class KafkaClient:
         self._taken = 0
         self._left = 0
         self._flushing = 0
+        self._lingers = False
         self._watch = self._new_watch()
 
     def _new_watch(self) -> ConnectionWatch:
@@ -200,6 +204,7 @@ class KafkaClient:
             self._config = load_config()
         self._hand_over_after_s = self._config.hand_over_after_s
         self._hands_over = self._config.spool.dir is not None
+        self._lingers = self._config.producer.linger_ms > _LONG_LINGER_MS
         self.expects_offsets = self._config.producer.acks != "0"
         self._producer = self._new_producer()
         thread = PollThread(self._turn_safely, lambda: bool(self._open) or self._is_shut(), lambda: self._taken)
@@ -359,14 +364,14 @@ class KafkaClient:
         """
         self._refuse_in_handlers()
         end = self._clock.monotonic() + deadline_s
-        self._flushing += 1
+        self._flushing += self._lingers
         try:
             while self._open and self._producer is not None and self._clock.monotonic() < end:
                 self._clock.sleep(_CHECK_S)
                 if not self._open:
                     self._let_handlers_return()
         finally:
-            self._flushing -= 1
+            self._flushing -= self._lingers
         self._let_handlers_return()
         return len(self._open)
 
@@ -444,8 +449,7 @@ class KafkaClient:
                 self._clock.sleep(_CHECK_S)
 
     def _begin_purge(self, producer: Any, *, in_flight: bool) -> None:
-        with self._noting_fatal_errors():
-            producer.purge(in_queue=True, in_flight=in_flight, blocking=False)
+        self._call(lambda: producer.purge(in_queue=True, in_flight=in_flight, blocking=False))
 
     def _refuse_in_handlers(self) -> None:
         if self._poller == threading.get_ident():
@@ -487,29 +491,30 @@ class KafkaClient:
     def _poll(self, timeout_s: float) -> None:
         producer = self._producer
         if producer is not None:
-            # `flush` polls too, and lets nothing linger meanwhile.
             self._poll_by(producer.flush if self._flushing else producer.poll, timeout_s)
 
     def _poll_by(self, call: Callable[[float], object], timeout_s: float) -> None:
         """Call poll or flush, and handle the reports that it brings. The poll lock is held."""
         self._poller = threading.get_ident()
         try:
-            with self._noting_fatal_errors():
-                call(timeout_s)
+            self._call(lambda: call(timeout_s))
             if self._batch:
                 self._end_batch()
         finally:
             self._poller = 0
 
-    @contextlib.contextmanager
-    def _noting_fatal_errors(self) -> Iterator[None]:
-        """Take what poll and flush raise on a fatal error: it is the only word of it."""
+    def _call(self, call: Callable[[], object]) -> None:
+        """Call the library, and take what poll and flush raise on a fatal error: it is the only word of it."""
         try:
-            yield
+            call()
         except KafkaException as exc:
             self.fatal_error_met(exc.args[0].name() or "unknown")
         except SystemError as exc:
             self.fatal_error_met(type(exc).__name__)
+        except BaseException:
+            raise
+        except:  # noqa: E722 - what flush raises before Python 3.12: a KafkaError, which is not even a BaseException
+            self.fatal_error_met("KafkaError")
 
     def _oldest(self) -> _Taken | None:
         while True:

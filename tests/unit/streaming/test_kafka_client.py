@@ -858,10 +858,12 @@ def one_a_batch(cluster: MockCluster, **overrides: object) -> Config:
     """Settings with which several requests are in flight to one partition as soon as there are several records."""
     return config_for(
         cluster.bootstrap,
-        producer__librdkafka__batch__num__messages=1,
-        producer__linger_ms=0,
-        producer__retry_backoff_ms=50,
-        **overrides,
+        **{
+            "producer__librdkafka__batch__num__messages": 1,
+            "producer__linger_ms": 0,
+            "producer__retry_backoff_ms": 50,
+            **overrides,
+        },
     )
 
 
@@ -949,7 +951,8 @@ class TestWhatTheLibraryRaises:
         metrics = Metrics()
         raising = Raising(call, error)
         cluster.slow(200)
-        with KafkaClient(config_for(cluster.bootstrap), metrics=metrics, make_producer=raising) as client:
+        config = config_for(cluster.bootstrap, producer__linger_ms=200 if call == "flush" else 5)
+        with KafkaClient(config, metrics=metrics, make_producer=raising) as client:
             client.publish(record(0), reports.of(0))
             if call == "purge":
                 client.purge()
@@ -1045,24 +1048,22 @@ class TestFatalErrors:
         def make_producer(settings: dict[str, Any], **more: Any) -> object:
             return confluent_kafka.Producer({**settings, "enable.gapless.guarantee": True}, **more)
 
-        reports = Reports()
-        with KafkaClient(one_a_batch(cluster), metrics=Metrics(), make_producer=make_producer) as client:
-            client.publish(record(0), reports.of(0))
-            assert client.flush(20) == 0
-            assert client._thread is not None
-            client._thread.stop(5)
-            cluster.slow(100)
-            cluster.push_errors(-1)  # fatal, because of that setting
-            for number in range(1, 21):
-                client.publish(record(number), reports.of(number))
-            client._flushing = 1
-            for _ in range(3):
-                with client._poll_lock:
-                    client._poll(1.0)
-            client._flushing = 0
-            assert client._fatal
-            assert client.in_flight() == 0
-        assert [len(reports.by_record[number]) for number in range(21)] == [1] * 21
+        config = one_a_batch(cluster, producer__linger_ms=200)  # for which the client flushes, and does not only poll
+        for _ in range(3):
+            reports = Reports()
+            with KafkaClient(config, metrics=Metrics(), make_producer=make_producer) as client:
+                client.publish(record(0), reports.of(0))
+                assert client.flush(20) == 0
+                first = client._producer
+                cluster.slow(100)
+                cluster.push_errors(-1)  # fatal, because of that setting
+                for number in range(1, 21):
+                    client.publish(record(number), reports.of(number))
+                assert client.flush(20) == 0
+                until(lambda: client._producer is not first, 2)  # noqa: B023 - called in this round only
+                assert client.alive()
+                cluster.slow(0)
+            assert [len(reports.by_record[number]) for number in range(21)] == [1] * 21
 
     def test_one_that_comes_again_and_again_is_met_with_growing_pauses(self, cluster: MockCluster) -> None:
         """Without the right to be idempotent each new producer meets its fatal error at once."""
@@ -1157,6 +1158,15 @@ def test_while_a_broker_makes_us_wait_nothing_is_given_up(cluster: MockCluster) 
         assert client.in_flight() == 1
         until(lambda: client.in_flight() == 0)
     assert reports.by_record[1][0].detail == "_PURGE_INFLIGHT"
+
+
+def test_a_flush_lets_nothing_linger(cluster: MockCluster) -> None:
+    reports = Reports()
+    with KafkaClient(config_for(cluster.bootstrap, producer__linger_ms=20_000), metrics=Metrics()) as client:
+        for number in range(10):
+            client.publish(record(number), reports.of(number))
+        assert client.flush(10) == 0
+    assert {report.decision.action for report in reports.all} == {Action.DELIVERED}
 
 
 def test_a_mapping_needs_a_topic(cluster: MockCluster) -> None:
