@@ -27,18 +27,18 @@ _END = struct.Struct("<I4s")
 class Summary:
     """Counts of frames: by topic (frames, bytes) and by key hash. `oldest_ms` is the first frame's appended time."""
 
-    __slots__ = ("_hashes", "frames", "oldest_ms", "topics")
+    __slots__ = ("frames", "key_hashes", "oldest_ms", "topics")
 
     def __init__(self) -> None:
         self.frames = 0
         self.oldest_ms = 0
         self.topics: dict[str, list[int]] = {}
-        self._hashes = array("I")  # four bytes a frame, counted when somebody asks; a dict while it grows takes 100
+        self.key_hashes = array("I")  # four bytes a frame, counted when somebody asks; a dict while it grows takes 100
 
     @property
     def keys(self) -> dict[int, int]:
         """How many frames there are of each key hash."""
-        return Counter(self._hashes)
+        return Counter(self.key_hashes)
 
     def add(self, topic: str, key_hash: int | None, frame_bytes: int, appended_ms: int) -> None:
         """Count one more frame; `key_hash` is None for a record without a key."""
@@ -51,14 +51,14 @@ class Summary:
         sums[0] += 1
         sums[1] += frame_bytes
         if key_hash is not None:
-            self._hashes.append(key_hash)
+            self.key_hashes.append(key_hash)
 
     def add_batch(self, batch: Batch) -> None:
         """Count the frames of a batch."""
         if batch.tickets and not self.frames:
             self.oldest_ms = batch.tickets[0].appended_ms
         self.frames += len(batch.tickets)
-        self._hashes.extend(batch.key_hashes)
+        self.key_hashes.extend(batch.key_hashes)
         add_topics(self.topics, batch.topics)
 
     def pack(self, seed: int, next_sequence: int) -> bytes:

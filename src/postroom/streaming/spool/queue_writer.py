@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from postroom.libs.exceptions import SpoolUnavailableError
+from postroom.libs.logger import get_logger
 from postroom.streaming.spool.cursor_keeper import CLAIM_STRIDE
 from postroom.streaming.spool.footer import add_topics
 from postroom.streaming.spool.group_commit import WaitingBatches
@@ -68,7 +70,10 @@ class QueueWriter:
                 if not self.waiting:
                     return False
                 batch = self.waiting.take()
-            error = self._commit(batch)
+            try:
+                error = self._commit(batch)
+            except Exception as exc:  # noqa: BLE001 - a fault of ours must leave nobody waiting for ever
+                error = self._broken(exc)
             segment = None if self._writer is None else self._writer.segment
         batch.complete(error)
         if error is None and segment is not None:
@@ -126,6 +131,16 @@ class QueueWriter:
         batch.claims_hold = self._is_noted(claims)
         self._stored(batch, writer, claims)
         return None
+
+    def _broken(self, exc: Exception) -> SpoolError:
+        """Give up the segment after a fault that nobody expected; return what its batch is told."""
+        get_logger("postroom.spool").error("spool_writer_failed", operation="spool", error=type(exc).__name__)
+        writer = self._writer
+        if writer is not None:
+            self._give_up(writer)
+            writer.close()
+            writer.segment.held_back = 0
+        return SpoolUnavailableError("the spool has failed within itself; its log says where", may_resurface=True)
 
     def _is_noted(self, claims: list[Ticket]) -> bool:
         """Note on the disk that these are handed out, before anybody can learn that they are stored."""
@@ -213,8 +228,8 @@ class QueueWriter:
     def _give_up(self, writer: SegmentWriter) -> None:
         self._writer = None
         with self._place.lock:
-            if writer.segment.keys is None and not writer.has_footer:
-                writer.segment.keys = writer.summary.keys
+            if writer.segment.key_hashes is None and not writer.has_footer:
+                writer.segment.key_hashes = writer.summary.key_hashes
             writer.segment.is_closed = True
 
 

@@ -231,7 +231,7 @@ class SegmentStore:
             if entry is not None:
                 segment.set_acknowledged(entry.low, entry.bitmap)
             summary = self._scan(segment, file, footer)
-            segment.keys = summary.keys
+            segment.key_hashes = summary.key_hashes
             return summary
 
     def _scan(self, segment: Segment, file: File, footer: tuple[int, int, Footer] | None) -> Summary:

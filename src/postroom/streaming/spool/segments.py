@@ -16,6 +16,8 @@ from postroom.streaming.spool.record_format import (
 )
 
 if TYPE_CHECKING:
+    from array import array
+
     from postroom.streaming.spool.file_system import File, FileSystem
     from postroom.streaming.spool.footer import Footer
 
@@ -61,7 +63,7 @@ class Segment:
         "is_closed",
         "is_gone",
         "is_known",
-        "keys",
+        "key_hashes",
         "next_sequence",
         "oldest_ms",
         "path",
@@ -84,7 +86,7 @@ class Segment:
         self.in_hand = 0
         self.oldest_ms = 0
         self.topics: dict[str, list[int]] = {}
-        self.keys: dict[int, int] | None = None  # what it gave to the key counters, where no footer can say it
+        self.key_hashes: array[int] | None = None  # what it gave to the key counters, where no footer can say it
         self.is_known = False
         self.is_closed = True
         self.is_gone = False
@@ -142,8 +144,8 @@ class Segment:
         sums = self.topics[topic]
         sums[0] -= 1
         sums[1] -= frame_bytes
-        if self.keys is not None and key_hash is not None:
-            self.keys[key_hash] -= 1
+        if self.key_hashes is not None and key_hash is not None:
+            self.key_hashes.remove(key_hash)
 
     def count(self, summary: Summary | Footer) -> None:
         """Take over the sums of the frames that wait."""

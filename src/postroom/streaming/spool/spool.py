@@ -387,8 +387,11 @@ class Spool:
 
     def _keep(self) -> None:
         while not self._stopping.is_set():
-            self._count()
-            self.tend()
+            try:
+                self._count()
+                self.tend()
+            except Exception as exc:  # noqa: BLE001 - without this thread no room would ever be free again
+                self._log.error("spool_upkeep_failed", operation="spool", error=type(exc).__name__)
             self._stopping.wait(_TEND_EVERY_S)
 
     def _forget_after_fork(self) -> None:

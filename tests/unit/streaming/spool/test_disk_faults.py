@@ -96,6 +96,23 @@ def test_a_file_whose_sync_failed_is_never_written_or_believed_again() -> None:
     assert disk.content(path) == frozen
 
 
+def test_a_fault_of_our_own_leaves_nobody_waiting_and_the_next_record_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path)
+    spool.start()
+    spool.append(record(0)).wait()
+    with monkeypatch.context() as patched:
+        patched.setattr("postroom.streaming.spool.queue_writer.pack_frames", lambda *_: 1 // 0)
+        with pytest.raises(SpoolUnavailableError) as caught:
+            spool.append(record(1)).wait()
+    assert caught.value.may_resurface
+    assert "spool_writer_failed" in caplog.text
+    spool.append(record(2)).wait()
+    assert ids(drained(spool)) == ["id-0", "id-2"]
+    spool.stop()
+
+
 def test_three_errors_in_a_row_refuse_at_once_until_a_try_succeeds() -> None:
     disk, clock, spool = _model()
     _failing(disk, "sync", "sync_folder")
@@ -389,7 +406,7 @@ def test_a_sealed_segment_keeps_nothing_in_memory_that_its_footer_says() -> None
         spool.append(record(number, key=b"%d" % number)).wait()
     segments = spool._held[0].queues[Kind.RECORD]._store.all()
     assert len(segments) > 5
-    assert all(segment.keys is None and not segment.has_acknowledged for segment in segments[:-1])
+    assert all(segment.key_hashes is None and not segment.has_acknowledged for segment in segments[:-1])
 
 
 def _three_segments() -> tuple[ModelFileSystem, Spool]:
