@@ -181,6 +181,9 @@ def tell_summary(console: "Console", now: "RunSummary") -> None:
     table.add_row("  dead-lettered", f"[yellow]{now.dead_lettered:,}[/]", _reasons(now.dead_letters_by_reason))
     if now.spooled:
         table.add_row("  spooled", f"[yellow]{now.spooled:,}[/]", "safe on this disk, to be sent")
+    if now.quarantined:
+        told = "unreadable on the disk, kept in the quarantine of the spool"
+        table.add_row("  quarantined", f"[red]{now.quarantined:,}[/]", told)
     table.add_row("  refused", f"{now.refused:,}", _reasons(now.refused_by_reason))
     table.add_row("  failed", f"[red]{now.failed:,}[/]" if now.failed else "0", _reasons(now.failed_by_reason))
     console.print(table)

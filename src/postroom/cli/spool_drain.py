@@ -129,7 +129,7 @@ class SpoolDrain:
         self._clock = clock
         self._started = self._moved = clock.monotonic()
         self._last = (0, 0)
-        self._damaged = self._lost = 0  # a slot that is empty is let go, and with it what is known of its damage
+        self._damaged = 0  # a slot that is empty is let go, and with it what is known of its damage
 
     def __enter__(self) -> Self:
         self._service.start()
@@ -145,11 +145,11 @@ class SpoolDrain:
         parts = self._service.parts
         spool = spool_of(parts, self._clock)
         assert spool is not None
-        sent = self._service.ledger.total().drained
+        balance = self._service.ledger.total()
+        sent = balance.drained
         if (sent, spool.waiting) != self._last:
             self._last, self._moved = (sent, spool.waiting), now
         self._damaged = max(self._damaged, spool.records.damaged + spool.dead_letters.damaged)
-        self._lost = max(self._lost, spool.records.lost + spool.dead_letters.lost)
         condition = parts.publisher.condition()
         return Situation(
             elapsed_s=now - self._started,
@@ -164,7 +164,7 @@ class SpoolDrain:
             problem=condition.problem,
             still_s=now - self._moved,
             damaged=self._damaged,
-            lost=self._lost,
+            lost=balance.quarantined,
             closed=tuple(path for path in paths_of(parts, self._clock) if not path.is_direct),
         )
 

@@ -25,7 +25,17 @@ NOBODY = 3
 _TIMEOUT_S = 5.0
 _MOST_BYTES = 16 * 1024 * 1024
 _ALWAYS = ("received", "accepted", "delivered", "spooled")
-_IF_ANY = ("dead_lettered", "in_flight", "pending", "refused", "failed", "taken_over", "drained", "unaccounted")
+_IF_ANY = (
+    "dead_lettered",
+    "in_flight",
+    "pending",
+    "refused",
+    "failed",
+    "quarantined",
+    "taken_over",
+    "drained",
+    "unaccounted",
+)
 
 
 @app.command()

@@ -85,6 +85,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     delivered: int
     dead_lettered: int
     spooled: int
+    quarantined: int
     in_flight: int
     pending: int
     refused: int
@@ -299,6 +300,7 @@ class Run:
             delivered=balance.delivered,
             dead_lettered=balance.dead_lettered,
             spooled=balance.spooled,
+            quarantined=balance.quarantined,
             in_flight=balance.in_flight,
             pending=balance.pending,
             refused=balance.refused,
@@ -316,7 +318,8 @@ class Run:
     def exit_code(self) -> int:
         """Return the code that says how the run ended; ask after the service was closed."""
         balance = self.service.ledger.total()
-        broken = balance.failed or balance.unaccounted or balance.pending or self.service.settlement.journal_failures
+        lost = balance.failed or balance.unaccounted or balance.pending or balance.quarantined
+        broken = lost or self.service.settlement.journal_failures
         if broken or (self.options.fail_on_dead_letters and balance.dead_lettered):
             return FAILED
         if self.interrupted:

@@ -58,8 +58,7 @@ class PathView(msgspec.Struct, frozen=True):
 class QueueSummary(msgspec.Struct, frozen=True):
     """What of one kind is in the spool and not acknowledged, all slots together; `oldest_s` is the oldest one's age.
 
-    `damaged` counts the places in the files of the slots it holds now that could not be read, `lost` the records that
-    were counted before they turned out to be among them.
+    `damaged` counts the places in the files of the slots it holds now that could not be read.
     """
 
     records: int
@@ -69,7 +68,6 @@ class QueueSummary(msgspec.Struct, frozen=True):
     repeats: int
     rejected: int
     damaged: int
-    lost: int
 
 
 class SpoolSummary(msgspec.Struct, frozen=True):
@@ -168,7 +166,7 @@ def spool_of(parts: Components, clock: Clock) -> SpoolSummary | None:
 
 
 def _queue(kind: Kind, queues: Iterable[QueueStatus], spooling: Spooling, clock: Clock) -> QueueSummary:
-    records = size = damaged = lost = 0
+    records = size = damaged = 0
     by_topic: dict[str, int] = {}
     oldest: list[int] = []
     for queue in queues:
@@ -176,12 +174,11 @@ def _queue(kind: Kind, queues: Iterable[QueueStatus], spooling: Spooling, clock:
         size += queue.bytes
         oldest += [queue.oldest_ms] if queue.oldest_ms is not None else []
         damaged += queue.damages.ranges + queue.damages.segments + queue.damages.missing_segments
-        lost += queue.damages.records
         for topic, (count, _) in queue.by_topic.items():
             by_topic[topic] = by_topic.get(topic, 0) + count
     drain = spooling.drains[kind]
     oldest_s = max(0.0, round((clock.time_ms() - min(oldest)) / 1000, 3)) if oldest else None
-    return QueueSummary(records, size, by_topic, oldest_s, drain.repeats, drain.rejected, damaged, lost)
+    return QueueSummary(records, size, by_topic, oldest_s, drain.repeats, drain.rejected, damaged)
 
 
 def readings_of(parts: Components, clock: Clock) -> Iterator[Reading]:

@@ -15,9 +15,9 @@ from postroom.services.journal import read_journal
 from tests.mock_cluster import MockCluster
 
 KEYS = {
-    "received", "taken_over", "accepted", "delivered", "dead_lettered", "spooled", "in_flight", "pending", "refused",
-    "failed", "unaccounted", "elapsed_s", "events_per_s", "error_rate", "latency_ms", "dead_letters_by_reason",
-    "refused_by_reason", "failed_by_reason",
+    "received", "taken_over", "accepted", "delivered", "dead_lettered", "spooled", "quarantined", "in_flight",
+    "pending", "refused", "failed", "unaccounted", "elapsed_s", "events_per_s", "error_rate", "latency_ms",
+    "dead_letters_by_reason", "refused_by_reason", "failed_by_reason",
 }  # fmt: skip
 
 

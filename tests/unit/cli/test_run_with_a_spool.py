@@ -10,8 +10,9 @@ from errno import ENOSPC
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
-from postroom.cli.run_view import Lines, spool_line, waiting_words
+from postroom.cli.run_view import Lines, spool_line, tell_summary, waiting_words
 from postroom.libs.config_loader import load_config
 from postroom.libs.event import DeadLetterReason, Refused, RefusedReason
 from postroom.services.producer_main import Run, RunOptions
@@ -226,6 +227,25 @@ class TestTakingOver:
         assert (now.taken_over, now.unaccounted, now.pending) == (30, 0, 0)
         assert now.received == now.accepted == now.delivered + now.spooled == 40
         assert run.exit_code() == 4 if now.spooled else 0
+
+    def test_what_the_disk_lost_is_told_and_no_success(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.left_by_another(tmp_path, 30)
+        (segment,) = (tmp_path / "0001" / "records").glob("*.seg")
+        data = bytearray(segment.read_bytes())
+        data[data.find(b"ce_id", 3000)] ^= 1
+        segment.write_bytes(data)
+        run, _ = run_with(tmp_path, count=10, seed=1)
+        with run:
+            run.feed()
+            run.finish()
+            wait_until(lambda: run.summary().quarantined)
+        now = run.summary()
+        assert (now.delivered, now.spooled, now.quarantined, now.unaccounted) == (39, 0, 1, 0)
+        assert run.exit_code() == 1
+        tell_summary(Console(width=120), now)
+        assert "unreadable on the disk" in capsys.readouterr().out
 
 
 class TestTheView:
