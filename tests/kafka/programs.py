@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -21,12 +22,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.chaos.spool_files import read_spool
+from tests.kafka.plain_log import read_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from postroom.testing.local_stack import LocalStack
+    from tests.tcp_proxy import TcpProxy
+
 PATIENCE_S = 60.0
 """So long a test waits for what must come, on a machine that may be busy."""
+
+_HELPERS_S = 5.0
 
 PREAMBLE = """
 import atexit, json, multiprocessing, os, signal, sys, threading, time
@@ -99,16 +106,19 @@ class Process:
 
     def __exit__(self, kind: object, *_: object) -> None:
         left = self._end_all()
-        assert kind is not None or not left, f"processes were left behind: {self.said}"
+        if kind is not None:
+            sys.stderr.write(self.said)  # shown with the failure
+        assert kind is not None or not left, f"processes were left behind: {left} {self.said}"
 
-    def _end_all(self) -> bool:
-        """End what still runs in the session of the process; return whether there was anything."""
-        left = self.process.poll() is None
+    def _end_all(self) -> list[str]:
+        """End what still runs in the session of the process; return what that was."""
+        with suppress(AssertionError):  # helpers of Python's own end themselves when they find that nobody needs them
+            until(lambda: not living_of(self.pid), "all have ended", 0.0 if self.process.poll() is None else _HELPERS_S)
+        left = living_of(self.pid)
         self.process.kill()
         self.process.wait()
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-            left = True
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._reader.join(PATIENCE_S)
@@ -126,6 +136,15 @@ class Process:
     def said(self) -> str:
         """What it wrote to its standard error so far."""
         return self._said.read_text(errors="replace")
+
+    def wait_for_words(self, pattern: str) -> None:
+        """Wait until its standard error holds these words."""
+        until(lambda: re.search(pattern, self.said), f"it writes {pattern}")
+
+    def wait_for_lines(self, count: int) -> None:
+        """Wait until it has written so many more lines to its standard error."""
+        before = self.said.count("\n")
+        until(lambda: self.said.count("\n") >= before + count, f"it writes {count} lines")
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The lines of the log with this event's name."""
@@ -146,10 +165,14 @@ class Process:
             raise AssertionError(f"it says nothing for {timeout_s} s; its log: {self.said}") from None
         return told
 
+    def lines(self) -> list[str]:
+        """What it has written to its standard output besides; ask when it has ended."""
+        self._reader.join(PATIENCE_S)
+        return [self._lines.get() for _ in range(self._lines.qsize())]
+
     def rest(self) -> list[dict[str, Any]]:
         """What it has said besides; ask when it has ended."""
-        self._reader.join(PATIENCE_S)
-        return [json.loads(self._lines.get()) for _ in range(self._lines.qsize())]
+        return [json.loads(line) for line in self.lines()]
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to this process, not to its children."""
@@ -230,13 +253,53 @@ class Desk:
         return int((self.spool / slot / "LOCK").read_text().split()[1].rstrip(","))
 
 
-def until(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> float:
-    """Wait until the condition holds; return the seconds that took."""
+class Kafka:
+    """A real Kafka that clients do not reach before `comes()`, and a desk whose programs have a spool."""
+
+    def __init__(self, folder: Path, stack: LocalStack, topic: str, relay: TcpProxy) -> None:
+        self._stack = stack
+        self._topic = topic
+        self._relay = relay
+        relay.cut()
+        self.desk = Desk(folder, f"127.0.0.1:{relay.port}", topics__user_events=topic)
+
+    def comes(self) -> None:
+        """From now on programs that ask for it find it."""
+        self._relay.heal()
+
+    def ids(self) -> list[str]:
+        """The ids of the events in the topic; none of them twice."""
+        found = [entry.event_id for entry in read_log(self._stack.bootstrap, self._topic)]
+        assert len(set(found)) == len(found)
+        return found
+
+    def found(self) -> Counter[str]:
+        """How many events of each giver stand in the topic; none of them twice."""
+        return Counter(event_id.rpartition("-")[0] for event_id in self.ids())
+
+    def drain(self) -> None:
+        """Let a fresh process send all that waits."""
+        self.comes()
+        self.desk.run("""
+            with ProducerService(config) as service:
+                until(lambda: service.parts.spooling.spool.is_empty)
+        """)
+
+
+def until(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S, each_s: float = 0.01) -> float:
+    """Wait until the condition holds, looking every `each_s` seconds; return the seconds that took."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < timeout_s, f"not within {timeout_s} s: {what}"
-        time.sleep(0.01)
+        time.sleep(each_s)
     return time.monotonic() - began
+
+
+def living_of(group: int) -> list[str]:
+    """The processes of a group that live: number, state, command. One that has ended, unasked, does not live."""
+    listed = subprocess.run(["ps", "-A", "-o", "pgid=,pid=,stat=,args="], capture_output=True, text=True, check=True)
+    rows = (line.split(None, 1) for line in listed.stdout.splitlines())
+    return [row for of_group, row in rows if int(of_group) == group and row.split()[1][0] not in "ZX"]
 
 
 def files_of(pid: int) -> set[str]:

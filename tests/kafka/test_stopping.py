@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import signal
 import socket
 import sys
@@ -11,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -187,6 +188,10 @@ class Fleet:
         }
 
 
+def wait_for_events_in(spool: Path) -> None:
+    until(lambda: read_spool(spool).waiting, "events are on the disk")
+
+
 ENDINGS = {
     "comes to its end": ("", 0),
     "dies of an exception": ("raise RuntimeError('the end')", 1),
@@ -291,6 +296,96 @@ class TestCtrlCTwice:
                 assert process.ends(within_s=AWAY_S, code=-signal.SIGINT) < 5
                 assert process.says() == {"told": {"Spooled": 300}}
                 assert desk.waiting() == {"one": 300}
+
+
+class TestTheRunCommand:
+    """`postroom run --spool` is such a process, too."""
+
+    @pytest.fixture
+    def start(self, tmp_path: Path, postroom_topic: str) -> Callable[..., Process]:
+        settings = Desk(tmp_path, "127.0.0.1:1", topics__user_events=postroom_topic).settings_file(spool__dir=None)
+
+        def run(broker: str, spool: Path, *words: str) -> Process:
+            command = [sys.executable, "-m", "postroom", "run", "--config", str(settings), "--json"]
+            return Process([*command, "--broker", broker, "--spool", str(spool), *words], folder=tmp_path)
+
+        return run
+
+    @staticmethod
+    def summary(process: Process) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads("".join(process.lines()))
+        assert found["unaccounted"] == found["pending"] == found["in_flight"] == found["failed"] == 0
+        assert found["received"] == found["accepted"]
+        return found
+
+    def test_sigterm_with_kafka_dead_leaves_all_on_the_disk_and_the_next_run_sends_it(
+        self, start: Callable[..., Process], tmp_path: Path, real_stack: LocalStack, postroom_topic: str
+    ) -> None:
+        with ExitStack() as running:
+            spools = {mode: tmp_path / f"spool-{mode}" for mode in MODES}
+            runs = [
+                running.enter_context(start(real_stack.bootstrap, spool, "--write-ahead", mode, "--rate", "500"))
+                for mode, spool in spools.items()
+            ]
+            for process in runs:
+                process.wait_for_words(r"delivered [1-9]")
+            real_stack.broker(1).kill()
+            for process in runs:
+                process.wait_for_words("broker_unavailable")
+                process.signal(signal.SIGTERM)
+            received = 0
+            for process, spool in zip(runs, spools.values(), strict=True):
+                process.ends(within_s=AWAY_S, code=4)
+                summary = self.summary(process)
+                assert len(read_spool(spool).waiting) == summary["spooled"] > 0
+                received += summary["received"]
+            real_stack.restore()
+        for spool in spools.values():
+            with start(real_stack.bootstrap, spool, "--count", "0") as process:
+                process.ends()
+            assert not read_spool(spool).waiting
+        log = read_log(real_stack.bootstrap, postroom_topic)
+        assert len({entry.event_id for entry in log}) == received
+        assert max(Counter(entry.event_id for entry in log if not entry.repeat).values()) == 1
+
+    def test_it_starts_without_kafka_and_ends_without_it(
+        self, start: Callable[..., Process], tmp_path: Path, nowhere: str
+    ) -> None:
+        with ExitStack() as running:
+            spools = {mode: tmp_path / f"spool-{mode}" for mode in MODES}
+            runs = [
+                running.enter_context(start(nowhere, spool, "--write-ahead", mode, "--rate", "500"))
+                for mode, spool in spools.items()
+            ]
+            for process, spool in zip(runs, spools.values(), strict=True):
+                wait_for_events_in(spool)
+                process.signal(signal.SIGTERM)
+            for process, spool in zip(runs, spools.values(), strict=True):
+                process.ends(within_s=AWAY_S, code=4)
+                summary = self.summary(process)
+                assert len(read_spool(spool).waiting) == summary["spooled"] == summary["received"] > 0
+
+    def test_ctrl_c_twice_ends_it_at_once_with_all_on_the_disk(
+        self, start: Callable[..., Process], tmp_path: Path, real_stack: LocalStack
+    ) -> None:
+        """Kafka is frozen: after one Ctrl-C it goes on waiting for the answers."""
+        with ExitStack() as running:
+            spools = {mode: tmp_path / f"spool-{mode}" for mode in MODES}
+            runs = [
+                running.enter_context(start(real_stack.bootstrap, spool, "--write-ahead", mode, "--rate", "500"))
+                for mode, spool in spools.items()
+            ]
+            for process in runs:
+                process.wait_for_words(r"delivered [1-9]")
+            real_stack.broker(1).pause()
+            for process, spool in zip(runs, spools.values(), strict=True):
+                process.wait_for_lines(3)
+                process.signal(signal.SIGINT)
+                process.wait_for_lines(1)
+                process.signal(signal.SIGINT)
+                assert process.ends(within_s=AWAY_S, code=130) < 5
+                summary = self.summary(process)
+                assert len(read_spool(spool).waiting) == summary["spooled"] > 0
 
 
 @pytest.fixture
