@@ -71,6 +71,7 @@ class DeadLetterReason(StrEnum):
     MESSAGE_TOO_LARGE = "message_too_large"
     REJECTED_BY_BROKER = "rejected_by_broker"
     DELIVERY_EXHAUSTED = "delivery_exhausted"
+    KILLS_THE_SENDER = "kills_the_sender"
 
 
 class RefusedReason(StrEnum):

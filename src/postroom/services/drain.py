@@ -7,6 +7,7 @@ other topic, and the oldest of it is kept as that topic's next probe.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from postroom.libs.event import DeadLetterReason, FailedReason
-from postroom.libs.exceptions import PostroomError, QueueFullError
+from postroom.libs.exceptions import PostroomError, QueueFullError, SpoolError
 from postroom.libs.logger import get_logger, limited
 from postroom.services.marks import marked
 from postroom.services.paths import Path, Signal, State
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 UNEXPLAINED_TRIES = 5
 """So often a record may fail alone, for a reason that nobody can explain, before it becomes a dead letter."""
+
+DEADLY = 5
+"""So many processes in a row may die at one record before it becomes a dead letter."""
 
 _UNEXPLAINED = {FailedReason.BROKER_ERROR, FailedReason.INTERNAL}
 # Records between two looks for reports, as of every caller that sends without a rest: the poll thread has no turn then.
@@ -86,6 +90,9 @@ class Drain:
         self.repeats = 0
         self.rejected = 0
         self._wants_rewind = False
+        self._is_first = True
+        self._trial: SpooledRecord | None = None
+        self._is_trial_over = False
         self._was_connected = False
         self._random = random.Random()  # noqa: S311 - spreads waits, keeps no secret
         self._wake = threading.Event()
@@ -139,14 +146,16 @@ class Drain:
         self._carried.count_found(self._kind)
         self._carried.count_lost(self._kind)
         self._open_emptied()
-        if not self._spool.has_waiting(self._kind) or not self._is_connected():
+        if self._is_trial_over:
+            self._end_trial()
+        if self._trial is not None or not self._spool.has_waiting(self._kind) or not self._is_connected():
             return False
         self._send_probes()
         room = self._window - self._out
         count = self._worth_reading(room) if room > self._window // 2 else 0
         if not count:
             return False
-        found = self._read(count)
+        found = self._read(1 if self._is_first else count)
         for number, waiting in enumerate(found, 1):
             self._take(waiting)
             if number % _SERVE_EVERY == 0:
@@ -238,12 +247,34 @@ class Drain:
             # The next one in order, unless an older one was put back: before this reading, or in this very moment.
             is_next = path.probe is None and not path.is_put_back and not self._wants_rewind and not self._stopping
             if is_next and path.state is State.DRAINING:
-                self._send(path, waiting)
+                self._send_first(path, waiting) if self._is_first else self._send(path, waiting)
             elif is_next and path.state is State.SPOOLING and not path.drain_out:
                 path.probe = waiting
             else:
                 self._spool.put_back([waiting], sent=False)
                 path.is_put_back = True
+
+    def _send_first(self, path: Path, waiting: SpooledRecord) -> None:
+        """Send what a process had in its hands that is gone, alone: perhaps it died of it. The order lock is held.
+
+        What stands before such a record is delivered by then: each start begins with the oldest, so it gets its turn.
+        """
+        if waiting.sent_before and not self._spool.is_own(waiting):
+            if self._spool.deaths_at(waiting) >= DEADLY:
+                self._rejected(path, waiting, DeadLetterReason.KILLS_THE_SENDER)
+                return  # and the next one is the first
+            with contextlib.suppress(SpoolError):  # a disk that takes no note is no reason not to send
+                self._spool.on_trial(waiting)
+                self._trial = waiting
+        self._is_first = False
+        self._send(path, waiting)
+
+    def _end_trial(self) -> None:
+        """Note that this process outlived its trial; not where reports arrive, since it waits for the disk."""
+        self._is_trial_over = False
+        trial, self._trial = self._trial, None
+        assert trial is not None
+        self._spool.trial_over(trial)
 
     def _send(self, path: Path, waiting: SpooledRecord) -> None:
         record = waiting.record
@@ -259,6 +290,7 @@ class Drain:
             self._out -= 1
             self._spool.put_back([waiting], sent=waiting.sent_before or not isinstance(exc, QueueFullError))
             path.is_put_back = True
+            self._is_trial_over = self._trial is waiting
             if not isinstance(exc, QueueFullError):
                 raise
 
@@ -280,6 +312,8 @@ class Drain:
             with self._lock:
                 path.drain_out -= 1
                 self._out -= 1
+            if self._trial is waiting:
+                self._is_trial_over = True
             if self._out <= self._window // 2:
                 self.wake()
 

@@ -152,8 +152,12 @@ class ProducerService:
                 limiter=self._limiter,
                 spool_files=self._spool_files,
             )
-            parts.start()
-            self._parts = parts
+            self._parts = parts  # what a start finds in the spool may be dealt with before it has ended
+            try:
+                parts.start()
+            except BaseException:
+                self._parts = None
+                raise
             self._intake = Intake(parts, self.ledger, self.settlement, self._clock)
             if self._end_readings is None:  # a forked child has its parent's source, which reads the new ledger
                 self._end_readings = self._metrics.add_source(self._readings)

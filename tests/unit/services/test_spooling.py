@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from postroom.streaming.dead_letter_queue import rebuild
 from postroom.streaming.delivery import decide
 from postroom.streaming.publisher import Report
 from postroom.streaming.spool.record_format import Kind
+from postroom.streaming.spool.spool import Spool
 from postroom.testing.fault_script import FaultScript
 from postroom.testing.recording_service import RecordingService
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from postroom.services.receipt import Receipt
+    from postroom.streaming.spool.queue_reader import SpooledRecord
 
 PATIENCE_S = 30.0
 FIELDS = {"user_id": "string", "timestamp": "long"}
@@ -411,3 +415,33 @@ def test_where_the_disk_does_not_hold_the_claims_events_are_left_to_the_drain_an
         service.wait_until_drained()
         assert numbers(service) == list(range(50))
     assert service.ledger.total().unaccounted == 0
+
+
+def die_at_the_oldest(folder: Path) -> None:
+    """Be a process that has the oldest record alone in its hands, and dies."""
+    pid = os.fork()
+    if pid == 0:
+        spool = Spool(folder)
+        spool.start()
+        found: list[SpooledRecord] = []
+        while not found:
+            found = spool.read(Kind.RECORD, max_records=1)
+        spool.on_trial(found[0])
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("deaths", "buried"), [(4, False), (5, True)])
+def test_a_record_that_five_processes_died_of_becomes_a_dead_letter_and_the_others_go_on(
+    deaths: int, buried: bool, tmp_path: Path
+) -> None:
+    with service_with(tmp_path) as service:
+        service.faults.away()
+        outcomes([service.publish_event(event(number)) for number in range(4)])
+    for _ in range(deaths):
+        die_at_the_oldest(tmp_path)
+    with service_with(tmp_path) as following:
+        following.wait_until_drained()
+        assert numbers(following) == ([1, 2, 3] if buried else [0, 1, 2, 3])
+        assert [letter.reason for letter in following.dead_letters] == ["kills_the_sender"] * buried
+    assert following.ledger.total().unaccounted == 0
