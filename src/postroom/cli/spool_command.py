@@ -80,21 +80,20 @@ def inspect(
 
     Examples: `postroom spool inspect --limit 100`, `postroom spool inspect --topic user_events --json`
     """
-    from postroom.cli.spool_folder import record_line, told_records
+    from itertools import islice
+
+    from postroom.cli.spool_folder import count_waiting, record_line, told_records
 
     _, folder = _settings_and_folder(spool, broker=broker, registry=registry, config=config, env=env)
-    shown = waiting = 0
-    for told in told_records(folder):
-        if topic not in {None, told["topic"]}:
-            continue
-        waiting += 1
-        if shown == limit:
-            continue
+    shown = 0
+    for told in islice((told for told in told_records(folder) if topic in {None, told["topic"]}), limit):
         shown += 1
         if as_json:
             write_json(told)
         else:
             typer.echo(record_line(told))
+    # Counted apart: what is not shown need not be read.
+    waiting = max(shown, count_waiting(folder, topic))
     if as_json:
         write_json({"summary": {"shown": shown, "waiting": waiting}})
     elif waiting > shown:

@@ -178,6 +178,12 @@ def _files(names: Sequence[str]) -> str:
 # -- single records
 
 
+def count_waiting(directory: Path, topic: str | None) -> int:
+    """Return how many records and dead letters wait, of one topic of the cluster or all. Raises as `look_into`."""
+    queues = [queue for slot in look_into(directory) for queue in (slot.records, slot.dead_letters)]
+    return sum(queue.waiting if topic is None else queue.by_topic.get(topic, 0) for queue in queues)
+
+
 def told_records(directory: Path) -> Iterator[dict[str, Any]]:
     """The records that wait, slot by slot, the oldest first, as JSON has them: never what is in them.
 
@@ -245,7 +251,7 @@ def adoption_lines(told: Mapping[str, Any]) -> list[str]:
     lines = [
         f"slot {slot['from']} is {slot['to']} now: {many(slot['records'], 'record')} and"
         f" {many(slot['dead_letters'], 'dead letter')}"
-        + (", copied: marked as repeats when they are sent" if slot["copied"] else "")
+        + (", copied from another file system" if slot["copied"] else "")
         for slot in told["adopted"]
     ]
     lines += [f"slot {slot['slot']} was left: {printable(slot['reason'])}" for slot in told["refused"]]
