@@ -70,10 +70,10 @@ TABLE: tuple[Row, ...] = (
         "Brokers are frozen (SIGSTOP) and thawed.",
         "No gap, and every key in order.",
         (
-            *_in("faults", test_brokers="test_a_frozen_broker_that_thaws_leaves_no_gap_and_every_key_in_order"),
             *_in("chaos", test_short_chaos="test_two_of_three_brokers_frozen_and_thawed_under_load_break_no_promise"),
+            *_in("kafka", test_producer_service="test_brokers_frozen_for_longer_than_the_patience"),
         ),
-        "The process is stopped, records are given up after the patience (log), and events were spooled.",
+        "The processes are stopped for longer than the patience, and more than 100 events were spooled.",
     ),
     Row(
         4,
@@ -169,7 +169,11 @@ TABLE: tuple[Row, ...] = (
         11,
         "The topic does not exist.",
         "An error of the set-up that names the topic and what to do; held in the spool; readiness red.",
-        _in("faults", test_topics="test_a_missing_topic_is_named_with_its_remedy_and_its_events_wait_for_it"),
+        _in(
+            "faults",
+            test_topics="test_a_missing_topic_is_named_with_its_remedy_and_its_events_wait_for_it",
+            test_reasons="test_the_line_about_a_missing_topic_says_what_to_do",
+        ),
         "The cluster does not list it, before and after.",
     ),
     Row(
@@ -224,6 +228,7 @@ TABLE: tuple[Row, ...] = (
             "faults",
             test_security="test_a_wrong_password_accepts_to_the_spool "
             "test_a_password_that_is_rotated_while_a_service_runs_accepts_to_the_spool",
+            test_reasons="test_a_wrong_password_is_what_readiness_names",
         ),
         "The client library says `_AUTHENTICATION` (log).",
         "A new password takes a new process so far. Tokens (OAUTHBEARER) are no mechanism of postroom.",
@@ -231,13 +236,14 @@ TABLE: tuple[Row, ...] = (
     Row(
         17,
         "TLS: a certificate that expired, is for another host, or comes from nobody known; an old protocol.",
-        "Refused, and nothing weaker is tried.",
+        "Refused with the reason; nothing weaker is tried.",
         _in(
             "faults",
             test_security="test_a_broker_whose_certificate_proves_nothing_gets_no_record "
             "test_a_broker_that_speaks_only_an_old_protocol_is_refused_and_nothing_weaker_is_tried "
             "test_a_broker_with_a_good_certificate_is_trusted "
             "test_a_plain_client_gets_nothing_through_a_listener_that_wants_tls",
+            test_reasons="test_a_refused_certificate_is_told_with_the_reason",
         ),
         "The library's log says that the certificate does not verify; the old server notes each handshake.",
         "The old protocol is spoken by a server of the test's own: this Java speaks none.",
@@ -477,6 +483,8 @@ TABLE: tuple[Row, ...] = (
                 "test_without_file_handles_what_is_open_goes_on_and_a_start_says_so "
                 "test_a_folder_that_belongs_to_somebody_else_is_said_at_the_start "
                 "test_a_read_only_mount_is_said_at_the_start test_a_disk_without_inodes_refuses_like_a_full_one",
+                test_folder_removed="test_a_spool_folder_that_somebody_removes_is_noticed_and_nothing_more_is_called_"
+                "safe",
             ),
             *_in(
                 "unit/streaming/spool",
@@ -485,7 +493,6 @@ TABLE: tuple[Row, ...] = (
             ),
         ),
         "Real mounts, rights and limits where that is possible; else the file system notes each refusal.",
-        "A folder that is removed under a running process is not noticed.",
     ),
     Row(
         34,
@@ -504,7 +511,12 @@ TABLE: tuple[Row, ...] = (
         "A bit of a segment flips.",
         "That record is set aside, the later ones are delivered.",
         (
-            *_in("faults", test_disk="test_a_flipped_bit_costs_its_record_and_the_others_are_delivered"),
+            *_in(
+                "faults",
+                test_disk="test_a_flipped_bit_costs_its_record_and_the_others_are_delivered",
+                test_books_after_damage="test_the_books_do_not_say_for_ever_that_a_damaged_record_waits_to_be_sent "
+                "test_a_record_that_is_set_aside_is_told_by_a_line_of_the_log",
+            ),
             *_in(
                 "unit/streaming/spool",
                 test_damage="test_a_flip_of_any_bit_costs_at_most_the_record_it_hits "

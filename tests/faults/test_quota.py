@@ -41,11 +41,6 @@ def set_producer_quota(address: str, client_id: str, bytes_per_second: float | N
     assert (correlation, entries, error) == (7, 1, 0), told
 
 
-def told_to_wait_s(said: Said) -> float:
-    """How long the broker has made the client wait, at most."""
-    return max((line["throttle_ms"] / 1_000 for line in said.events("broker_throttles")), default=0.0)
-
-
 @pytest.fixture
 def quota(stack: LocalStack) -> Iterator[None]:
     """Forty kilobytes a second."""
@@ -73,7 +68,7 @@ def test_a_throttled_producer_presses_back_on_its_callers_and_times_nothing_out(
             while time.monotonic() < end:
                 most = max(most, post.publisher.in_flight())
                 pause(0.02)
-        assert told_to_wait_s(said) > 0.1, "the broker does not throttle"
+        assert said.events("broker_throttles"), "the broker does not throttle"
         handed_in = len(post.receipts)
         post.settle(60)
         assert 90 <= most <= 100
@@ -96,7 +91,7 @@ def test_more_than_a_throttled_broker_takes_in_time_is_not_sent_twice(
     with Post(stack.bootstrap, topic, spool, **settings) as post:
         post.publish(1_400, extra={"session_id": "s" * 800})
         post.settle(120)
-        assert told_to_wait_s(said) > 0.5, "the broker does not throttle"
+        assert said.events("broker_throttles"), "the broker does not throttle"
         assert post.service.ledger.latency().longest_s > post.config.hand_over_after_s
     judgement = Judgement(stack.bootstrap, topic)
     judgement.check(post)

@@ -60,7 +60,7 @@ def test_a_missing_topic_is_named_with_its_remedy_and_its_events_wait_for_it(
         assert "postroom topics create" in paths["detail"]
         assert said.events("path_closed", topic=topic, error="topic_missing")
         since = time.monotonic()
-        pause(6.0)
+        pause(4.0)
         assert len([line for line in said.loud() if line["at"] > since and topic in str(line)]) <= 2
         assert not exists(stack, topic), "it was created behind the operator's back"
         stack.create_topic(topic, partitions=3)
