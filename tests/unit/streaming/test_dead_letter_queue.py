@@ -36,7 +36,7 @@ from postroom.streaming.dead_letter_format import (
 from postroom.streaming.dead_letter_queue import DeadLetterQueue, producer_identity
 from postroom.streaming.dead_letter_rebuild import rebuild
 from postroom.streaming.delivery import DELIVERED, Action, Decision
-from postroom.streaming.publisher import Report
+from postroom.streaming.publisher import Condition, Report
 from postroom.testing.manual_clock import ManualClock
 from tests.unit.streaming.test_lossless_json import events, same
 
@@ -469,6 +469,10 @@ class FakePublisher:
     def in_flight(self) -> int:
         """Nothing, ever."""
         return 0
+
+    def condition(self) -> Condition:
+        """All is well."""
+        return Condition(connected=True, since_s=0.0, oldest_s=None, problem="")
 
     def flush(self, deadline_s: float) -> int:
         """Nothing is missing."""
