@@ -89,11 +89,10 @@ class HeldSlots:
             self.is_counted = False
             self._all = (*self._all, held)
 
-    def clear(self) -> tuple[HeldSlot, ...]:
-        """Hold none any more; return those that were held."""
+    def clear(self) -> None:
+        """Hold none any more."""
         with self._lock:
-            held, self._all = self._all, ()
-        return held
+            self._all = ()
 
     def in_reading_order(self) -> tuple[HeldSlot, ...]:
         """Return those that were taken over, then our own: what is in them is older."""

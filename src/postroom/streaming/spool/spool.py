@@ -130,12 +130,15 @@ class Spool:
 
     def stop(self) -> None:
         """Write what waits, let go of all files and slots. Appending raises from now on; again, it does nothing."""
-        held, self._own = self._held.clear(), None
+        own, self._own = self._own, None
         self._stopping.set()
+        if own is None:
+            return
         if self._keeper is not None:
             self._keeper.join()
-        for one in held:
-            one.close()
+        for held in self._held:  # held to the last: who is told now that a record is stored may acknowledge it
+            held.close()
+        self._held.clear()
         _live.discard(self)
 
     def take_over_unclaimed(self) -> int:

@@ -98,10 +98,10 @@ class SpoolQueue:
         if self._thread is not None:
             self._thread.join()
         self._writer.close()
+        self._reader.close()  # before the mark is lowered to what is in hand
         with contextlib.suppress(OSError):  # then the next start reads more than it must: marked repeats
             self._store.remove_finished()
             self._keeper.write_exact()
-        self._reader.close()
         self._keeper.close()
         self._trials.close()
 

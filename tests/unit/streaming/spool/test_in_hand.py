@@ -178,6 +178,26 @@ def test_a_callback_may_acknowledge_put_back_and_append(tmp_path: Path) -> None:
     spool.stop()
 
 
+def test_who_is_told_during_the_stop_can_still_acknowledge_and_put_back(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.start()
+    spool.append(record(0)).wait()
+    answers: list[object] = []
+
+    def stored(ticket: Ticket) -> None:
+        is_even = ticket.sequence % 2 == 0
+        answers.append(spool.ack(ticket.place) if is_even else spool.put_back([ticket.place], sent=False) == 1)
+
+    for number in range(1, 400):
+        spool.append(record(number), claim=True, on_stored=stored)
+    spool.stop()
+    assert answers == [True] * 399
+    spool = quiet(tmp_path)
+    found = drained(spool)
+    assert ids(found) == [f"id-{number}" for number in range(0, 400, 2)], "sequences begin at 1"
+    spool.stop()
+
+
 def test_rewinding_passes_over_what_is_in_hand_and_brings_back_what_was_put_back(tmp_path: Path) -> None:
     spool = quiet(tmp_path, segment_bytes=1000)
     spool.append_many([record(number) for number in range(30)])
