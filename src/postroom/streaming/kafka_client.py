@@ -76,6 +76,8 @@ _REBUILD_FIRST_S = 0.5
 _REBUILD_LONGEST_S = 8.0
 _REBUILD_STREAK_S = 30.0
 _THREAD_ENDS_S = 5.0
+# A flush whose time is over waits so long for a handler that is at work.
+_HANDLERS_RETURN_S = 1.0
 # A flush does not wait for records that linger for longer.
 _LONG_LINGER_MS = 100
 # After a turn of the poll thread that failed (a producer that could not be made anew): before the next one.
@@ -206,6 +208,9 @@ class KafkaClient:
         self._hands_over = self._config.spool.dir is not None
         self._lingers = self._config.producer.linger_ms > _LONG_LINGER_MS
         self.expects_offsets = self._config.producer.acks != "0"
+        # What writes the lines is loaded before there is a thread that writes some: a fork in the middle of an import
+        # leaves that import's lock held in the child.
+        get_logger("postroom.kafka_client").is_enabled_for("warning")
         self._producer = self._new_producer()
         thread = PollThread(self._turn_safely, lambda: bool(self._open) or self._is_shut(), lambda: self._taken)
         try:
@@ -369,16 +374,19 @@ class KafkaClient:
             while self._open and self._producer is not None and self._clock.monotonic() < end:
                 self._clock.sleep(_CHECK_S)
                 if not self._open:
-                    self._let_handlers_return()
+                    self._let_handlers_return(end)
         finally:
             self._flushing -= self._lingers
-        self._let_handlers_return()
-        return len(self._open)
+        if self._let_handlers_return(end):
+            return len(self._open)
+        return max(1, len(self._open))
 
-    def _let_handlers_return(self) -> None:
-        """Wait until whoever has taken a report out has handled it: a record may come of that."""
-        with self._poll_lock:
-            pass
+    def _let_handlers_return(self, end: float) -> bool:
+        """Wait until whoever has taken a report out has handled it: a record may come of that. False: it has not."""
+        has_returned = self._poll_lock.acquire(timeout=max(_HANDLERS_RETURN_S, end - self._clock.monotonic()))
+        if has_returned:
+            self._poll_lock.release()
+        return has_returned
 
     def purge(self) -> None:
         """Give up on everything unacknowledged; each such record is reported before this returns.

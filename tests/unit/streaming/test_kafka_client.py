@@ -508,6 +508,17 @@ class TestReportHandlers:
         assert len(said) == 3
         assert reports.all[0].decision.action is Action.DELIVERED
 
+    def test_one_that_never_returns_keeps_no_flush_beyond_its_time(self, cluster: MockCluster) -> None:
+        is_over = threading.Event()
+        with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
+            client.publish(record(), lambda _: is_over.wait(20))
+            until(lambda: client.in_flight() == 0)
+            began = time.monotonic()
+            assert client.flush(0.1) == 1
+            assert time.monotonic() - began < 5
+            is_over.set()
+            assert client.flush(20) == 0
+
 
 class TestThePollThread:
     def test_it_survives_what_goes_wrong_and_tries_again(self, cluster: MockCluster) -> None:
