@@ -121,7 +121,7 @@ class QueueWriter:
             writer = self._writer_for(batch)
             seed, kind = writer.segment.header.seed, self._place.kind
             writer.append(pack_frames(seed, kind, batch.frames))
-        except (OSError, MemoryError) as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the batch was not stored and its callers must know
             may_resurface = False
             if writer is not None:
                 may_resurface = not writer.cut_back()
@@ -134,7 +134,7 @@ class QueueWriter:
 
     def _broken(self, exc: Exception) -> SpoolError:
         """Give up the segment after a fault that nobody expected; return what its batch is told."""
-        get_logger("postroom.spool").error("spool_writer_failed", operation="spool", error=type(exc).__name__)
+        _log_fault(exc)
         writer = self._writer
         if writer is not None:
             self._give_up(writer)
@@ -233,5 +233,14 @@ class QueueWriter:
             writer.segment.is_closed = True
 
 
-def _os_error(exc: OSError | MemoryError) -> OSError:
-    return exc if isinstance(exc, OSError) else OSError(errno.ENOMEM, "out of memory")
+def _os_error(exc: Exception) -> OSError:
+    if isinstance(exc, OSError):
+        return exc
+    if isinstance(exc, MemoryError):
+        return OSError(errno.ENOMEM, "out of memory")
+    _log_fault(exc)
+    return OSError(0, "a fault in the spool itself")
+
+
+def _log_fault(exc: Exception) -> None:
+    get_logger("postroom.spool").error("spool_writer_failed", operation="spool", error=type(exc).__name__)

@@ -96,17 +96,20 @@ def test_a_file_whose_sync_failed_is_never_written_or_believed_again() -> None:
     assert disk.content(path) == frozen
 
 
+@pytest.mark.parametrize("where", ["queue_writer.pack_frames", "footer.Summary.add_batch"])
 def test_a_fault_of_our_own_leaves_nobody_waiting_and_the_next_record_is_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
     spool = Spool(tmp_path)
     spool.start()
     spool.append(record(0)).wait()
     with monkeypatch.context() as patched:
-        patched.setattr("postroom.streaming.spool.queue_writer.pack_frames", lambda *_: 1 // 0)
+        patched.setattr(f"postroom.streaming.spool.{where}", lambda *_: 1 // 0)
         with pytest.raises(SpoolUnavailableError) as caught:
-            spool.append(record(1)).wait()
-    assert caught.value.may_resurface
+            spool.append(record(1, key=b"other")).wait()
+    is_written = where == "footer.Summary.add_batch"
+    assert caught.value.may_resurface == is_written
+    assert spool.holds_key("topic", b"other") == is_written
     assert "spool_writer_failed" in caplog.text
     spool.append(record(2)).wait()
     assert ids(drained(spool)) == ["id-0", "id-2"]
