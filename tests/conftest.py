@@ -8,6 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says something about the machine, and nothing about a promise.
+settings.register_profile("promises", deadline=None)
+settings.load_profile("promises")
 
 from postroom.libs import logger
 

@@ -165,6 +165,12 @@ def _topics(config: Config) -> Iterator[Clash]:
 
 def _spool(config: Config) -> Iterator[Clash]:
     if config.spool.dir is not None:
+        if config.broker == "embedded":
+            yield Clash(
+                "spool.dir", "is set", "broker", "is embedded",
+                "what waits would be sent to a broker that is gone with this process",
+                "set broker to host:port, or set spool.dir to null",
+            )  # fmt: skip
         return
     nowhere = ("spool.dir", "is null")
     if config.spool.write_ahead != "off":

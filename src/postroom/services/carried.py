@@ -45,7 +45,7 @@ class Carried:
         for lane in parts.lanes.values():
             self._books.setdefault(lane.topic, lane.book)
             self._books.setdefault(lane.dead_letter_topic, lane.book)
-        self._log = limited(get_logger("postroom.drain"))
+        self._log = limited(get_logger("postroom.drain"), by="topic")
 
     def count_found(self, kind: Kind) -> None:
         """Take into the books what earlier processes left in the spool, as far as it was not counted yet."""

@@ -75,7 +75,7 @@ class Dispatcher:
         self._sequence = 0
         self._paths: dict[str, Path] = {}
         self._random = random.Random()  # noqa: S311 - spreads waits, keeps no secret
-        self._log = limited(get_logger("postroom.dispatcher"))
+        self._log = limited(get_logger("postroom.dispatcher"), by="topic")
         self.wake_keeper: Callable[[], object] = _nothing
         self.wake_drain: Callable[[Kind], object] = _nothing
         self.ask_rewind: Callable[[Kind], object] = _nothing

@@ -97,7 +97,7 @@ class Drain:
         self._random = random.Random()  # noqa: S311 - spreads waits, keeps no secret
         self._wake = threading.Event()
         self._stopping = False
-        self._log = limited(get_logger("postroom.drain"))
+        self._log = limited(get_logger("postroom.drain"), by="topic")
         self._thread = threading.Thread(target=self._run, name=f"postroom-drain-{kind.name.lower()}", daemon=True)
 
     # -- life

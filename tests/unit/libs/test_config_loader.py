@@ -599,6 +599,7 @@ CONTRADICTIONS = [
     ("producer: {queue_max_bytes: 2048}", "producer.queue_max_bytes is 2048, but producer.max_message_bytes is 10000"),
     ("producer: {max_message_bytes: 9000}", "producer.max_message_bytes is 9000, but dead_letters.max_header_bytes "),
     ("producer: {linger_ms: 40000}", "producer.linger_ms is 40000, but delivery.hand_over_after_s is 30: "),
+    ("{broker: embedded, spool: {dir: s}}", "spool.dir is set, but broker is embedded"),
     ("spool: {write_ahead: fsync}", "spool.write_ahead is fsync, but spool.dir is null: there is no disk to write to"),
     ("delivery: {on_exhausted: dead_letter}", "delivery.on_exhausted is dead_letter, but spool.dir is null: "),
     ("producer: {security: {sasl_username: u}}", "sasl_username is set, but producer.security.protocol is PLAINTEXT"),
