@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from postroom.libs import logger
+
 # How long an example takes says something about the machine, and nothing about a promise.
 settings.register_profile("promises", deadline=None)
 settings.load_profile("promises")
-
-from postroom.libs import logger
 
 _TESTS = Path(__file__).parent
 _SERVERS = {"postroom_stack": "kafka", "postroom_cluster": "cluster"}
