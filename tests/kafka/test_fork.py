@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,8 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kafka.plain_log import read_log
+from tests.kafka.programs import Kafka, files_of, living_of, until
+from tests.tcp_proxy import TcpProxy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from postroom.testing.local_stack import LocalStack
 
 BOUND_S = 60
@@ -274,3 +281,148 @@ class TestTheEnd:
             """)
             assert told[0]["balance"] == 0
             assert told[0]["surplus"] in (0, 1)
+
+
+@pytest.fixture
+def kafka(tmp_path: Path, postroom_stack: LocalStack, postroom_topic: str) -> Iterator[Kafka]:
+    with TcpProxy(0, postroom_stack.broker(1).port) as relay:
+        yield Kafka(tmp_path, postroom_stack, postroom_topic, relay)
+
+
+@pytest.mark.parametrize("write_ahead", ["off", "fsync"])
+class TestForkWithASpool:
+    def test_each_process_has_its_own_slot_and_its_own_books_and_sends_its_own_records(
+        self, kafka: Kafka, write_ahead: str
+    ) -> None:
+        """The fork comes when the parent has records in the spool; Kafka comes when both have."""
+        program = """
+            service = ProducerService(config)
+            first = publish(service, "parent", 300)
+            until(lambda: kinds(first) == {"Spooled": 300})
+            if child := os.fork():
+                until(lambda: os.path.exists(os.environ["DONE"]))
+                second = publish(service, "late", 100)
+                until(lambda: kinds(second) == {"Spooled": 100})
+                say(who="parent", books=books(service), pid=os.getpid())
+                until(lambda: service.parts.spooling.spool.is_empty)
+                wait_for(child)
+                service.close()
+                say(who="parent", books=books(service))
+            else:
+                assert service.ledger.total().received == 0
+                mine = publish(service, "child", 200)
+                until(lambda: kinds(mine) == {"Spooled": 200})
+                say(who="child", books=books(service), pid=os.getpid())
+                open(os.environ["DONE"], "w").close()
+                until(lambda: service.parts.spooling.spool.is_empty)
+                service.close()
+                say(who="child", books=books(service))
+        """
+        done = str(kafka.desk.folder / "done")
+        with kafka.desk.start(
+            program.replace('os.environ["DONE"]', repr(done)), spool__write_ahead=write_ahead
+        ) as process:
+            child, parent = process.says(), process.says()
+            assert child["books"] == {"received": 200, "accepted": 200, "spooled": 200}
+            assert parent["books"] == {"received": 400, "accepted": 400, "spooled": 400}
+            assert kafka.desk.slots() == {"0001": {"parent": 300, "late": 100}, "0002": {"child": 200}}
+            assert kafka.desk.owner("0001") == parent["pid"]
+            assert kafka.desk.owner("0002") == child["pid"]
+            kafka.comes()
+            child, parent = process.says(), process.says()
+            process.ends()
+        assert child["books"] == {"received": 200, "accepted": 200, "delivered": 200, "drained": 200}
+        assert parent["books"] == {"received": 400, "accepted": 400, "delivered": 400, "drained": 400}
+        assert kafka.found() == {"parent": 300, "late": 100, "child": 200}
+        assert kafka.desk.waiting() == {}
+
+    def test_a_fork_before_the_first_event_is_the_same(self, kafka: Kafka, write_ahead: str) -> None:
+        program = """
+            service = ProducerService(config)
+            child = os.fork()
+            publish(service, "parent" if child else "child", 200)
+            service.close()
+            if child:
+                wait_for(child)
+            else:
+                sys.exit(0)
+        """
+        kafka.desk.run(program, spool__write_ahead=write_ahead)
+        assert sorted(map(dict, kafka.desk.slots().values()), key=str) == [{"child": 200}, {"parent": 200}]
+        kafka.drain()
+        assert kafka.found() == {"parent": 200, "child": 200}
+
+    def test_a_child_holds_no_lock_and_no_file_of_its_parent(self, kafka: Kafka, write_ahead: str) -> None:
+        """The parent is killed, and its children live, one of which has published: the slot is free at once."""
+        program = """
+            service = ProducerService(config)
+            first = publish(service, "parent", 300)
+            until(lambda: kinds(first) == {"Spooled": 300})
+            children = []
+            for publishes in (False, True):
+                child = os.fork()
+                if not child:
+                    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+                    if publishes:
+                        mine = publish(service, "child", 100)
+                        until(lambda: kinds(mine) == {"Spooled": 100})
+                    say(ready=os.getpid())
+                    threading.Event().wait()
+            threading.Event().wait()
+        """
+        desk = kafka.desk
+        with desk.start(program, spool__write_ahead=write_ahead) as parent:
+            children = [parent.says()["ready"] for _ in range(2)]
+            assert f"{desk.spool}/0001/LOCK" in files_of(parent.pid)
+            held = [{path for path in files_of(child) if path.startswith(str(desk.spool))} for child in children]
+            assert min(map(len, held)) == 0
+            assert all(path.startswith(f"{desk.spool}/0002/") for path in set().union(*held))
+            parent.signal(signal.SIGKILL)
+            parent.ends(code=-signal.SIGKILL)
+            kafka.comes()
+            [told] = desk.run(
+                """
+                began = time.monotonic()
+                with ProducerService(config) as service:
+                    slots = [slot.name for slot in service.parts.spooling.spool.status().slots]
+                    until(lambda: service.parts.spooling.spool.is_empty)
+                say(slots=slots, books=books(service))
+                """,
+                spool__write_ahead=write_ahead,
+            )
+            assert told == {
+                "slots": ["0001"],
+                "books": {"received": 300, "accepted": 300, "delivered": 300, "taken_over": 300, "drained": 300},
+            }
+            for child in children:
+                os.kill(child, signal.SIGTERM)
+            until(lambda: not living_of(parent.pid), "the children have ended")
+        found = kafka.found()
+        assert found["parent"] == 300
+
+
+class TestWorkersWithASpool:
+    """Kafka is away; the workers just return, as the libraries that start them have it."""
+
+    @pytest.mark.parametrize("method", ["spawn", "forkserver"])
+    def test_those_of_multiprocessing_leave_all_on_the_disk(self, kafka: Kafka, method: str) -> None:
+        program = f"""
+            def work(who):
+                service = ProducerService(config) if "{method}" != "fork" else shared
+                publish(service, who, 300)
+
+            shared = ProducerService(config)
+            if __name__ == "__main__":
+                publish(shared, "parent", 300)
+                context = multiprocessing.get_context("{method}")
+                workers = [context.Process(target=work, args=(f"worker{{n}}",)) for n in range(2)]
+                for worker in workers: worker.start()
+                for worker in workers: worker.join()
+                assert [worker.exitcode for worker in workers] == [0, 0]
+        """
+        kafka.desk.run(program)
+        assert sorted(map(dict, kafka.desk.slots().values()), key=str) == [
+            {"parent": 300}, {"worker0": 300}, {"worker1": 300},
+        ]  # fmt: skip
+        kafka.drain()
+        assert kafka.found() == {"parent": 300, "worker0": 300, "worker1": 300}
