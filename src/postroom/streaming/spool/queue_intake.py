@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from postroom.libs.exceptions import LifecycleError, NotRepresentableError, SpoolError, SpoolFullError
-from postroom.streaming.spool.group_commit import BATCH_BYTES, refused_ticket
+from postroom.streaming.spool.group_commit import BATCH_BYTES, refused_ticket, sums_by_topic
 from postroom.streaming.spool.record_format import FRAME_HEADER_BYTES, pack_bodies, pack_body
 
 if TYPE_CHECKING:
@@ -94,8 +94,10 @@ class QueueIntake:
         self, records: Sequence[Record], bodies: Sequence[bytes], now_ms: int, space: Space
     ) -> list[Ticket]:
         """Take all or none: asking for each would cost more than packing it. Raises SpoolError."""
-        size = FRAME_HEADER_BYTES * len(bodies) + sum(map(len, bodies))
-        key_hashes = self._place.hashes_of(records)
+        if not records:
+            return []
+        topics, key_hashes = sums_by_topic(records, bodies), self._place.hashes_of(records)
+        size = sum([total for _, total in topics.values()])
         store, batches = self._store, self._batches
         with self._place.lock:
             refusal = self._refusal(size, space)
@@ -103,9 +105,10 @@ class QueueIntake:
                 raise refusal
             sequence = store.next_sequence
             store.next_sequence = sequence + len(records)
-            store.waiting.add_all([record.topic for record in records], key_hashes)
+            store.waiting.add_all({topic: count for topic, (count, _) in topics.items()}, key_hashes)
             if size <= BATCH_BYTES:
-                tickets = batches.with_room_for(size).add_all(records, bodies, key_hashes, sequence, now_ms)
+                batch = batches.with_room_for(size)
+                tickets = batch.add_all(records, bodies, key_hashes, topics, sequence, now_ms)
             else:
                 each = enumerate(zip(records, bodies, key_hashes, strict=True), sequence)
                 tickets = [

@@ -195,7 +195,8 @@ class QueueWriter:
             if batch.claims_hold:
                 self._hand.take_claimed(segment, claims)
             else:
-                self._store.waiting.add_all([ticket.topic for ticket in claims], [ticket.key_hash for ticket in claims])
+                for ticket in claims:
+                    self._store.waiting.add(ticket.topic, ticket.key_hash)
             summary.add_batch(batch)
             add_topics(segment.topics, batch.topics)
             segment.oldest_ms = summary.oldest_ms

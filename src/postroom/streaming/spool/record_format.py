@@ -136,6 +136,10 @@ def _encoded(text: str) -> bytes:
 
 
 def _pack_pairs(pairs: Headers) -> bytes:
+    if len(pairs) == 1:  # as most records have it: a list for one would cost as much again
+        ((name, content),) = pairs
+        encoded = _encoded(name)
+        return _pack_pair(len(encoded), len(content)) + encoded + content
     parts: list[bytes] = []
     for name, content in pairs:
         encoded = _encoded(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,12 +33,12 @@ class Waiting:
         self.by_topic[topic] = self.by_topic.get(topic, 0) + 1
         self.total += 1
 
-    def add_all(self, topics: Iterable[str], key_hashes: Iterable[int | None]) -> None:
+    def add_all(self, by_topic: Mapping[str, int], key_hashes: Iterable[int | None]) -> None:
         """Count records in, as `add` does."""
         if self._keys is not None:
             with self._keys_lock:
                 self._keys.add_each(key_hashes)
-        self._add_topics(Counter(topics))
+        self._add_topics(by_topic)
 
     def add_found(self, by_topic: Mapping[str, int]) -> None:
         """Count in what a start found, after its keys (`add_keys`)."""

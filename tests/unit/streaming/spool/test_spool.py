@@ -200,7 +200,7 @@ def test_append_many_keeps_what_was_stored_before_the_record_that_cannot_be(tmp_
 
 def test_a_ticket_that_is_not_written_in_time_says_so() -> None:
     with pytest.raises(ReceiptTimeoutError):
-        Ticket(Batch("0001", Kind.RECORD), 1, "topic", None, 0, 0, wants_claim=False).wait(0.0)
+        Ticket(Batch("0001", Kind.RECORD), 1, "topic", None, 0, 0).wait(0.0)
 
 
 def test_sixteen_threads_append_and_every_record_is_there_once(tmp_path: Path) -> None:
