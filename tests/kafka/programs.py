@@ -250,7 +250,9 @@ class Desk:
 
     def owner(self, slot: str) -> int:
         """The number of the process that took the slot last."""
-        return int((self.spool / slot / "LOCK").read_text().split()[1].rstrip(","))
+        lock = self.spool / slot / "LOCK"
+        until(lambda: len(lock.read_text().split()) > 1, "the new owner has written its number")
+        return int(lock.read_text().split()[1].rstrip(","))
 
 
 class Kafka:
