@@ -7,6 +7,7 @@ What an owner has acknowledged within the last quarter of a second may still be 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -156,8 +157,10 @@ class _Inspector:
                 if file.try_lock():
                     return False, ""
                 return True, file.read_at(200, 0).decode(errors="replace").strip()
-        except OSError:
+        except FileNotFoundError:
             return False, ""
+        except OSError as exc:  # not known to be free is as good as in use
+            return True, f"unknown: its lock cannot be tried ({errno.errorcode.get(exc.errno or 0, 'error')})"
 
     def _queue(self, name: str, kind: Kind) -> QueueView:
         folder = f"{self._root}/{name}/{QUEUE_FOLDERS[kind]}"

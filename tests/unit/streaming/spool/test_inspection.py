@@ -158,6 +158,21 @@ def test_a_segment_that_the_disk_does_not_give_is_left_out() -> None:
     assert [one.event_id for one in waiting_records("/spool", file_system=disk)] == ["id-2", "id-3"]
 
 
+def test_a_lock_that_cannot_be_tried_counts_as_taken() -> None:
+    disk = ModelFileSystem()
+    spool = quiet("/spool", file_system=disk, clock=ManualClock(), cursor_bytes=256, key_counters=64)
+    spool.stop()
+    disk.fault = lambda operation, path: (
+        OSError(errno.EACCES, "shut") if operation == "open" and path.endswith("LOCK") else None
+    )
+    (slot,) = inspect_spool("/spool", file_system=disk).slots
+    assert slot.is_in_use
+    assert "EACCES" in slot.owner
+    disk.fault = None
+    disk.remove("/spool/0001/LOCK")
+    assert not inspect_spool("/spool", file_system=disk).slots[0].is_in_use
+
+
 def test_a_root_that_cannot_be_read_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SpoolUnavailableError):
