@@ -186,7 +186,7 @@ def test_records_handed_in_while_no_broker_can_be_reached_were_never_sent() -> N
     metrics = Metrics()
     client = KafkaClient(config_for(bootstrap), metrics=metrics)
     client.start()
-    until(lambda: client.connection()[0] is False)
+    until(lambda: client.condition().connected is False)
     client.publish(record(), reports.of(0))
     client.close(0.1)
     decision = reports.all[0].decision
