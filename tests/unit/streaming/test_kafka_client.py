@@ -510,8 +510,12 @@ class TestReportHandlers:
 
     def test_one_that_never_returns_keeps_no_flush_beyond_its_time(self, cluster: MockCluster) -> None:
         is_over = threading.Event()
+
+        def waits(_: Report) -> None:
+            is_over.wait(20)
+
         with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
-            client.publish(record(), lambda _: is_over.wait(20))
+            client.publish(record(), waits)
             until(lambda: client.in_flight() == 0)
             began = time.monotonic()
             assert client.flush(0.1) == 1
