@@ -14,7 +14,7 @@ from postroom.libs.logger import get_logger
 class Living(Protocol):
     """Something that must be closed before the process ends, and begins anew in a forked child."""
 
-    def close(self) -> None:
+    def close(self, timeout_s: float | None = None) -> None:
         """Make safe what is on its way and let go of everything; calling it again does nothing."""
         ...
 
@@ -25,6 +25,7 @@ class Living(Protocol):
 
 _living: weakref.WeakSet[Living] = weakref.WeakSet()
 _told_by: set[int] = set()
+_ended_in: set[int] = set()
 
 
 def take_care_of(one: Living) -> None:
@@ -41,16 +42,36 @@ def close_at_worker_exit() -> None:
     if process is None or util is None or process.parent_process() is None or os.getpid() in _told_by:
         return
     _told_by.add(os.getpid())
-    util.Finalize(None, _close_all, exitpriority=100)
+    util.Finalize(None, _at_exit, exitpriority=100)
+
+
+def is_ending() -> bool:
+    """Return whether this process has closed everything, because the interpreter ends: nobody would close more."""
+    return os.getpid() in _ended_in
 
 
 def _close_all() -> None:
-    """Whoever forgot to close does not lose what was on its way."""
+    """Whoever forgot to close does not lose what was on its way.
+
+    An interruption (Ctrl-C once more) ends the waiting, and no closing: it goes up when all are closed.
+    """
+    interruption: BaseException | None = None
     for one in list(_living):
         try:
-            one.close()
-        except Exception as exc:  # noqa: BLE001 - the others are closed all the same
+            try:
+                one.close() if interruption is None else one.close(0.0)
+            except (KeyboardInterrupt, SystemExit) as exc:
+                interruption = exc
+                one.close(0.0)
+        except BaseException as exc:  # noqa: BLE001 - the others are closed all the same
             get_logger("postroom.process_life").error("close_failed", operation="exit", error=type(exc).__name__)
+    if interruption is not None:
+        raise interruption
+
+
+def _at_exit() -> None:
+    _ended_in.add(os.getpid())
+    _close_all()
 
 
 def _after_fork_in_child() -> None:
@@ -58,5 +79,5 @@ def _after_fork_in_child() -> None:
         one.after_fork_in_child()
 
 
-atexit.register(_close_all)
+atexit.register(_at_exit)
 os.register_at_fork(after_in_child=_after_fork_in_child)

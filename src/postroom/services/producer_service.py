@@ -22,7 +22,7 @@ from postroom.services.door import Door
 from postroom.services.intake import Intake
 from postroom.services.keeper import is_away
 from postroom.services.ledger import Ledger
-from postroom.services.process_life import close_at_worker_exit, take_care_of
+from postroom.services.process_life import close_at_worker_exit, is_ending, take_care_of
 from postroom.services.receipt import CALLBACKS
 from postroom.services.settlement import Settlement
 from postroom.services.spool_view import readings_of
@@ -55,6 +55,7 @@ _DISK_PATIENCE_S = 30.0
 # Closing hands over to the spool so long before its time is over, and looks so often whether Kafka is away.
 _RESERVE_S = 2.0
 _LOOK_S = 0.25
+_HANDED_OVER_IN_A_SECOND = 10_000  # records, on an overloaded machine
 # How long closing waits for callers who are just handing an event in; that takes microseconds.
 _ADMISSION_S = 1.0
 
@@ -168,6 +169,8 @@ class ProducerService:
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise LifecycleError("this producer service is closed", remedy="make a new one")
+        if not self._running and is_ending():
+            raise LifecycleError("the interpreter is ending: nobody would close this service", remedy="publish earlier")
 
     def _readings(self) -> Iterator[Reading]:
         yield from self.ledger.readings()
@@ -191,7 +194,7 @@ class ProducerService:
             end = self._clock.monotonic() + (patience_s if patience_s > 0 else 0.0)
             try:
                 self._stop_taking()
-                self._finish_open_events(parts, end, _RESERVE_S if patience_s > 4 * _RESERVE_S else patience_s / 4)
+                self._finish_open_events(parts, end, _reserve_s(patience_s, parts.publisher.in_flight()))
             finally:
                 self._let_go(parts)
             self._ended = True
@@ -464,6 +467,11 @@ class ProducerService:
         for receipt in parents_receipts:
             if not receipt.done():
                 receipt.abandon(Failed(FailedReason.CLOSED, may_be_in_kafka=True, detail=detail))
+
+
+def _reserve_s(patience_s: float, open_records: int) -> float:
+    """Return how much of the time for closing is kept for handing over, in seconds."""
+    return min(min(_RESERVE_S, patience_s / 4) + open_records / _HANDED_OVER_IN_A_SECOND, patience_s * 3 / 4)
 
 
 def checked_timeout(timeout: object) -> float:

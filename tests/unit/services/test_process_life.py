@@ -29,7 +29,7 @@ class Living:
         self.closed = False
         self._error = error
 
-    def close(self) -> None:
+    def close(self, timeout_s: float | None = None) -> None:
         self.closed = True
         if self._error is not None:
             raise self._error
