@@ -112,7 +112,7 @@ def _read_queue(slot: str, folder: Path, found: SpoolFolders) -> None:
     for path in sorted(folder.iterdir()):
         match = _SEGMENT.fullmatch(path.name)
         if match is None:
-            if path.name not in {"cursor", "cursor.new"}:
+            if path.name not in {"cursor", "cursor.new", "trial", "trial.new"}:
                 found.unknown.append(f"{slot}/{folder.name}/{path.name}")
             continue
         try:
