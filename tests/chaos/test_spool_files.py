@@ -142,7 +142,7 @@ def test_a_torn_tail_ends_the_segment_at_every_cut(tmp_path: Path) -> None:
     for number in range(4):
         spool.append(record(number)).wait()
     [path] = segments(tmp_path)
-    data = path.read_bytes()
+    data = path.read_bytes().rstrip(b"\0")  # what is filled ahead is no part of the last frame
     spool.stop()
     for cut in range(129, len(data)):
         path.write_bytes(data[:cut])
