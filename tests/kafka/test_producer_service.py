@@ -178,7 +178,7 @@ def test_events_handed_in_while_no_broker_is_there_are_known_not_to_be_in_kafka(
             broker.kill()
         publisher = service.parts.publisher
         end = time.monotonic() + 60
-        while publisher.connection()[0] is not False:  # type: ignore[attr-defined]  # a KafkaClient here
+        while publisher.condition().connected is not False:
             assert time.monotonic() < end
             threading.Event().wait(0.05)
         receipts = [service.publish_event({"user_id": "a", "timestamp": n}, event_id=f"id-{n}") for n in range(500)]

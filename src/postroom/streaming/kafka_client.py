@@ -716,10 +716,6 @@ class KafkaClient:
         age_s = None if oldest is None else max(0.0, self._clock.monotonic() - oldest.taken_at)
         return Condition(connected, since_s, age_s, problem)
 
-    def connection(self) -> tuple[bool | None, float, str]:
-        """Return whether a broker connection is up (None: not known yet), for how many seconds, the last problem."""
-        return self._watch.state()
-
     def alive(self) -> bool:
         """Return whether the poll thread lives, or has not been needed yet."""
         return self._thread is None or self._thread.is_alive()
