@@ -344,8 +344,8 @@ TABLE: tuple[Row, ...] = (
             test_fork="TestFork.test_parent_and_child_both_publish_when_the_fork_comes_in_the_middle "
             "TestFork.test_workers_of_multiprocessing_that_just_return_lose_nothing "
             "TestForkWithASpool.test_each_process_has_its_own_slot_and_its_own_books_and_sends_its_own_records "
-            "TestForkWithASpool.test_forks_in_the_middle_of_busy_threads_lose_nothing_and_hang_nowhere "
             "TestWorkersWithASpool.test_those_of_multiprocessing_leave_all_on_the_disk",
+            test_the_end="TestForkWithASpool.test_forks_in_the_middle_of_busy_threads_lose_nothing_and_hang_nowhere",
         )
         + _in("docs", test_frameworks="test_a_prefork_worker_publishes_from_its_children"),
         "Both processes publish; each tells its own books.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections import Counter, defaultdict
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.file_system import FileSystem
 
 PATIENCE_S = 40.0
+WRITE_AHEAD = os.environ.get("POSTROOM_FAULTS_WRITE_AHEAD", "off")
+"""How services write ahead where a test does not say: the whole folder can be run with `fsync`, too."""
+
 _LOOK_S = 0.005
 
 
@@ -133,6 +137,7 @@ class Post:
             "broker": bootstrap,
             "topics.user_events": topic,
             "spool.dir": spool,
+            "spool.write_ahead": WRITE_AHEAD,
             "delivery.hand_over_after_s": 12,
             **{name.replace("__", "."): value for name, value in settings.items()},
         }
@@ -316,8 +321,12 @@ class Judgement:
                 key, _, number = entry.event_id.partition(":")
                 assert entry.key == key.encode(), entry
                 numbers[entry.partition, key].append(int(number))
-        swapped = [place for place, found in numbers.items() if any(a >= b for a, b in pairwise(found))]
-        assert not swapped, f"out of order: {swapped[:5]}"
+        swapped = {
+            place: [(a, b) for a, b in pairwise(found) if a >= b]
+            for place, found in numbers.items()
+            if any(a >= b for a, b in pairwise(found))
+        }
+        assert not swapped, f"out of order, partition and key: {dict(list(swapped.items())[:5])}"
 
 
 def _is_nowhere(outcome: Outcome) -> bool:

@@ -123,7 +123,7 @@ def test_a_slow_network_presses_back_on_callers_and_times_nothing_out(relayed: R
         assert post.service.ledger.latency().longest_s > 0.5
         assert load.longest_call_s > 0.3, "nobody had to wait"
         assert load.longest_call_s < 5.0
-        assert 90 <= most <= 100, "the queue's bound is the bound of the memory"
+        assert 90 <= most <= 101, "the queue's bound, and the one that just asks for room, are the bound of the memory"
         assert handed_in < 2_000, "callers went on at their own pace"
         assert post.kinds() == {"Delivered": handed_in}
         assert post.path().hand_overs == 0
