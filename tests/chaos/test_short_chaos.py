@@ -69,7 +69,7 @@ def within(seconds: float, condition: Callable[[], object]) -> bool:
     return True
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("write_ahead", "kills"), [("off", 13), ("fsync", 12)])
 def test_a_worker_killed_at_random_moments_breaks_no_promise(
     ground: Ground, tmp_path: Path, write_ahead: str, kills: int, record_property: Callable[[str, object], None]
@@ -84,7 +84,7 @@ def test_a_worker_killed_at_random_moments_breaks_no_promise(
     record_property("facts", facts)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_five_leaders_killed_break_no_promise(
     ground: Ground, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -97,7 +97,7 @@ def test_five_leaders_killed_break_no_promise(
     record_property("facts", facts)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("write_ahead", ["off", "fsync"])
 def test_two_of_three_brokers_frozen_and_thawed_under_load_break_no_promise(
     ground: Ground, tmp_path: Path, write_ahead: str, record_property: Callable[[str, object], None]
@@ -121,7 +121,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
         pytest.skip(str(exc))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("write_ahead", ["off", "fsync"])
 def test_a_full_disk_refuses_and_drains_and_once_freed_accepts_without_a_restart(
     ground: Ground,
