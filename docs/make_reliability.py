@@ -52,6 +52,7 @@ PROOFS = {
     Kind.CUT_ONE: "connections reset by the relay before it",
     Kind.CUT_ALL: "connections reset by all three relays",
     Kind.HALF_OPEN: "connections and bytes held by the relays",
+    Kind.RELAPSE: "connections reset, later connections and bytes held, by the relays; records were left in the spool",
     Kind.LOST_REPLIES: "bytes of replies swallowed by the relays while requests went through",
     Kind.SLOW: "bytes held back for 0.4 s, each way",
 }
@@ -132,11 +133,21 @@ def _summary(results: Found, rounds: Sequence[Found], bad: Sequence[Found]) -> l
         f"{proved:,} faults with proof; {len(kills):,} kills of the worker counted, with {min(kills, default=0):,} "
         f"to {max(kills, default=0):,} unacknowledged events each."
     )
+    worst = max((one["verdict"]["facts"].get("duplicates_marked", 0) for one in rounds), default=0)
+    repeats = (
+        f"{facts['duplicates_marked']:,} repeats with a mark among {facts['records']:,} records "
+        f"({facts['duplicates_marked'] / max(1, facts['records']):.1%}); the most in one round: {worst:,}."
+    )
+    outside = (
+        f"Outside the promises, and so not counted as broken: {facts['reordered_across_runs']:,} first occurrences "
+        f"behind one of a later process; {facts['repeat_before_original']:,} originals behind their marked repeat."
+    )
     lines = [
         f"- {len(rounds)} rounds in {minutes:.0f} minutes. {state}",
         f"- {answers}",
         f"- {harm}",
-        f"- {facts['duplicates_marked']:,} repeats bear their mark, out of {facts['records']:,} records.",
+        f"- {repeats}",
+        f"- {outside}",
     ]
     if unfinished > 0:
         lines.append(f"- **The run is not complete: {unfinished} planned rounds are missing.**")
@@ -187,6 +198,9 @@ def _proofs(rounds: Sequence[Found]) -> list[str]:
 
 
 def _figures(faults: Sequence[Found]) -> Iterable[str]:
+    lasted = [fault["seconds"] for fault in faults if not fault["row"].startswith(Kind.KILL.value)]
+    if lasted:
+        yield f"{min(lasted):.0f} to {max(lasted):.0f} s"
     kills = _kills(faults)
     if kills:
         yield f"unacknowledged {min(kills):,} to {max(kills):,}, median {statistics.median(kills):,.0f}"
@@ -197,6 +211,9 @@ def _figures(faults: Sequence[Found]) -> Iterable[str]:
     for fault in faults:
         sums.update(fault.get("relays", {}))
     yield from (f"{name}: {count:,}" for name, count in sums.items())
+    left = [fault["left_to_drain"] for fault in faults if "left_to_drain" in fault]
+    if left:
+        yield f"{min(left):,} to {max(left):,} records left in the spool when it stood still"
     led = [fault["led"] for fault in faults if "led" in fault]
     if led:
         yield f"led {min(led)} to {max(led)} of 6 partitions"
@@ -361,11 +378,17 @@ of one kind; a broker that was started again counts as back when it answers for 
 """
 
 
+def _one_line_a_round(results: Found) -> str:
+    head = json.dumps({name: value for name, value in results.items() if name != "rounds"})
+    rounds = ",\n".join(json.dumps(one) for one in results["rounds"])
+    return f'{head[:-1]}, "rounds": [\n{rounds}\n]}}\n'
+
+
 def main(arguments: Sequence[str]) -> None:
     """Keep the figures of a run, if one is named, and make the page."""
     if arguments:
         results = kept(json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
-        KEPT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        KEPT.write_text(_one_line_a_round(results), encoding="utf-8")
     PAGE.write_text(page(json.loads(KEPT.read_text(encoding="utf-8"))), encoding="utf-8")
 
 

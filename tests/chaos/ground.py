@@ -182,29 +182,26 @@ class Site:
         if fault.kill_inside:
             found["proved"] = found["proved"] and found["kill"]["proved"]
         if settle:
-            began = time.monotonic()
-            found["first_record_s"] = self._wait_for_records()
-            is_back = self.wait_for_deliveries() is not None
-            found["delivering_again_s"] = round(time.monotonic() - began, 2) if is_back else None
+            found |= self._wait_until_back()
         return found
 
-    def _wait_for_records(self) -> float | None:
-        """Wait until the topic grows, as Kafka itself says; the seconds it took, None when it did not."""
-        began = time.monotonic()
-        consumer = Consumer({"bootstrap.servers": self.ground.stack.bootstrap, "group.id": "watch", "log_level": 0})
-        try:
-            size: int | None = None
-            while time.monotonic() - began < _RECOVER_S:
-                with contextlib.suppress(KafkaException):  # not every leader answers yet
-                    partitions = [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
-                    ends = [consumer.get_watermark_offsets(partition, timeout=2.0)[1] for partition in partitions]
-                    if size is not None and sum(ends) > size:
-                        return round(time.monotonic() - began, 2)
-                    size = sum(ends) if size is None else size
+    def _wait_until_back(self) -> Evidence:
+        """How long it takes until the topic grows, as Kafka itself says, and until events are delivered at once again.
+
+        None is: not within two minutes.
+        """
+        times: Evidence = {"first_record_s": None, "delivering_again_s": None}
+        began, delivered = time.monotonic(), self.worker.progress["delivered"]
+        with TopicSize(self.ground.stack.bootstrap, self.topic) as size:
+            before = size.records()
+            while None in times.values() and time.monotonic() - began < _RECOVER_S and self.worker.is_running:
+                seconds = round(time.monotonic() - began, 2)
+                if times["first_record_s"] is None and size.has_grown(before):
+                    times["first_record_s"] = seconds
+                if times["delivering_again_s"] is None and self.worker.progress["delivered"] >= delivered + 200:
+                    times["delivering_again_s"] = seconds
                 time.sleep(0.02)
-            return None
-        finally:
-            consumer.close()
+        return times
 
     def _kill_until_it_counts(self, found: Evidence) -> Evidence:
         uncounted = []
@@ -217,6 +214,44 @@ class Site:
         return {**found, **kill, "uncounted": uncounted}
 
 
+class TopicSize:
+    """Asks Kafka how much stands in a topic. A client that got no answer is given up for a new one."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._bootstrap = bootstrap
+        self._partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+        self._consumer: Consumer | None = None
+
+    def records(self) -> dict[int, int]:
+        """The ends of the partitions whose leaders answer."""
+        if self._consumer is None:
+            self._consumer = Consumer({"bootstrap.servers": self._bootstrap, "group.id": "watch", "log_level": 0})
+        ends = {}
+        for partition in self._partitions:
+            try:
+                ends[partition.partition] = self._consumer.get_watermark_offsets(partition, timeout=1.0)[1]
+            except KafkaException:
+                self._consumer.close()
+                self._consumer = None
+                break
+        return ends
+
+    def has_grown(self, before: dict[int, int]) -> bool:
+        """Whether a partition is longer than in `before`, where it is noted when it was not there yet."""
+        ends = self.records()
+        has_grown = any(end > before.get(number, end) for number, end in ends.items())
+        for number, end in ends.items():
+            before.setdefault(number, end)
+        return has_grown
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+
+
 # -- how each fault is made
 
 
@@ -224,7 +259,7 @@ class Site:
 def _frozen(brokers: Sequence[Broker], found: Evidence) -> Iterator[None]:
     for broker in brokers:
         broker.pause()
-    found["stopped"] = {broker.name: state_of(broker.pid) for broker in brokers}
+    found["stopped"] = {broker.name: stopped_state(broker.pid) for broker in brokers}
     try:
         yield
     finally:
@@ -291,7 +326,7 @@ def _freeze_and_kill(site: Site, fault: Fault, found: Evidence) -> Iterator[None
     frozen, killed = brokers[fault.pick], brokers[(fault.pick + 1) % 3]
     pid = killed.pid
     frozen.pause()
-    found["stopped"] = {frozen.name: state_of(frozen.pid)}
+    found["stopped"] = {frozen.name: stopped_state(frozen.pid)}
     killed.kill()
     found["gone"] = {killed.name: not is_alive(pid)}
     try:
@@ -359,6 +394,25 @@ def _end_while_away(site: Site, fault: Fault, found: Evidence) -> Iterator[None]
     site.start_worker()
 
 
+@contextmanager
+def _relapse(site: Site, fault: Fault, found: Evidence) -> Iterator[None]:
+    """Every connection is cut, comes back, and as soon as the drain has sent something everything stands still."""
+    first: Evidence = {}
+    again: Evidence = {}
+    with _network(TcpProxy.cut, _cut_proof)(site, fault, first):
+        site.ground.wait(6)  # something has to wait in the spool
+    with TopicSize(site.ground.stack.bootstrap, site.topic) as size:
+        before, deadline = size.records(), time.monotonic() + _RECOVER_S
+        while not size.has_grown(before) and time.monotonic() < deadline:
+            time.sleep(0.005)
+    left = len(read_spool(site.spool).waiting)
+    with _network(TcpProxy.freeze, _held_proof)(site, fault, again):
+        yield
+    found["relays"] = {**first["relays"], **again["relays"]}
+    found["left_to_drain"] = left
+    found["proved"] = first["proved"] and again["proved"] and left > 0
+
+
 DOING: dict[Kind, Doing] = {
     Kind.BOUNCE_CLEAN: _bounce_clean,
     Kind.BOUNCE_HARD: _bounce_leader,
@@ -371,6 +425,7 @@ DOING: dict[Kind, Doing] = {
     Kind.CUT_ALL: _network(TcpProxy.cut, _cut_proof),
     Kind.HALF_OPEN: _network(TcpProxy.freeze, _held_proof),
     Kind.LOST_REPLIES: _network(TcpProxy.drop_replies, _lost_proof),
+    Kind.RELAPSE: _relapse,
     Kind.END_WHILE_AWAY: _end_while_away,
     Kind.SLOW: _network(lambda proxy: proxy.delay(0.4), _slow_proof),
 }
@@ -383,6 +438,14 @@ def state_of(pid: int) -> str:
     """The first letter of what the system says of a process: T is stopped, Z a zombie; empty when it is gone."""
     told = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return told.stdout.strip()[:1]
+
+
+def stopped_state(pid: int) -> str:
+    """The state of a process that was sent SIGSTOP: all its threads need a moment to stand still."""
+    deadline = time.monotonic() + 5
+    while (state := state_of(pid)) != "T" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return state
 
 
 def is_alive(pid: int) -> bool:

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     CUT_ONE = "one broker cut off"
     CUT_ALL = "all brokers cut off"
     HALF_OPEN = "network half-open"
+    RELAPSE = "cut off, and half-open while draining"
     LOST_REPLIES = "replies lost"
     SLOW = "network slow"
 
@@ -67,7 +68,15 @@ class Round:
 MIX = "mix"
 MODES = ("off", "fsync")
 _KILLS_A_ROUND, _OTHERS_A_ROUND, _MIXED_A_ROUND = 20, 6, 12
-_KILLED_INSIDE = (Kind.FREEZE_TWO, Kind.FREEZE_ALL, Kind.BOUNCE_HARD, Kind.CUT_ALL, Kind.HALF_OPEN, Kind.LOST_REPLIES)
+_KILLED_INSIDE = (
+    Kind.FREEZE_TWO,
+    Kind.FREEZE_ALL,
+    Kind.BOUNCE_HARD,
+    Kind.CUT_ALL,
+    Kind.HALF_OPEN,
+    Kind.RELAPSE,
+    Kind.LOST_REPLIES,
+)
 _Named: TypeAlias = tuple[str, str, Sequence[Fault]]  # row, write_ahead, faults
 
 
@@ -87,6 +96,7 @@ def amounts(kills: int, bounces: int) -> dict[Kind, int]:
         Kind.CUT_ONE: fifth,
         Kind.CUT_ALL: fifth,
         Kind.HALF_OPEN: fifth,
+        Kind.RELAPSE: fifth,
         Kind.LOST_REPLIES: fifth,
         Kind.SLOW: tenth,
     }
