@@ -314,19 +314,26 @@ class Judgement:
     def check_order(self) -> None:
         """Within a partition, the first occurrences of a key rise."""
         seen: set[str] = set()
-        numbers: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
+        firsts: defaultdict[tuple[int, bytes | None], list[Entry]] = defaultdict(list)
         for entry in self.entries:
             if entry.event_id not in seen:
                 seen.add(entry.event_id)
-                key, _, number = entry.event_id.partition(":")
-                assert entry.key == key.encode(), entry
-                numbers[entry.partition, key].append(int(number))
-        swapped = {
-            place: [(a, b) for a, b in pairwise(found) if a >= b]
-            for place, found in numbers.items()
-            if any(a >= b for a, b in pairwise(found))
-        }
-        assert not swapped, f"out of order, partition and key: {dict(list(swapped.items())[:5])}"
+                assert entry.key == entry.event_id.partition(":")[0].encode(), entry
+                firsts[entry.partition, entry.key].append(entry)
+        for found in firsts.values():
+            for before, after in pairwise(found):
+                assert _number(before) < _number(after), f"out of order: {self._around(before, after)}"
+
+    def _around(self, before: Entry, after: Entry) -> str:
+        """All records of a key near the place where it is out of order: offset, number and attempt of each."""
+        same = [one for one in self.entries if (one.partition, one.key) == (before.partition, before.key)]
+        near = [one for one in same if abs(_number(one) - _number(after)) < 10 or one is before]
+        told = " ".join(f"{one.offset}:{_number(one)}x{one.attempt}" for one in near)
+        return f"{after.key!r}, partition {after.partition}, offset:number x attempt {told}"
+
+
+def _number(entry: Entry) -> int:
+    return int(entry.event_id.rpartition(":")[2])
 
 
 def _is_nowhere(outcome: Outcome) -> bool:

@@ -57,7 +57,7 @@ def test_a_dead_controller_and_then_no_majority_of_controllers(cluster: LocalSta
     usual, strict = new_topic(cluster), new_topic(cluster, min_insync_replicas="3")
     sentinel = new_topic(cluster, partitions=1, dead_letters=False, min_insync_replicas="3")
     with (
-        Post(cluster.bootstrap, usual, spool / "usual") as going_on,
+        Post(cluster.bootstrap, usual, spool / "usual", delivery__hand_over_after_s=25) as going_on,
         Post(cluster.bootstrap, strict, spool / "strict", producer__retries=1) as waiting,
     ):
         assert going_on.kinds(going_on.publish(60)) == waiting.kinds(waiting.publish(60)) == {"Delivered": 60}

@@ -34,7 +34,7 @@ def impatient_library(config: Config, metrics: Metrics) -> KafkaClient:
 def test_events_whose_acknowledgement_was_lost_are_sent_again_marked(relayed: Relayed, spool: Path) -> None:
     """Rows 7 and 8: the brokers append, the replies are swallowed, patience ends; every second copy carries a mark."""
     topic, proxy = relayed.new_topic(), relayed.proxy
-    with Post(relayed.bootstrap, topic, spool) as post:
+    with Post(relayed.bootstrap, topic, spool, spool__write_ahead="off") as post:
         assert post.kinds(post.publish(20)) == {"Delivered": 20}
         before = proxy.counts
         proxy.drop_replies()
@@ -61,7 +61,7 @@ def test_a_delivery_timeout_in_flight_says_nothing_so_the_record_is_spooled_and_
 ) -> None:
     """Row 8: the client library itself gives up (`_MSG_TIMED_OUT`) on records that are in the log."""
     topic, proxy = relayed.new_topic(), relayed.proxy
-    with Post(relayed.bootstrap, topic, spool, make_publisher=impatient_library) as post:
+    with Post(relayed.bootstrap, topic, spool, make_publisher=impatient_library, spool__write_ahead="off") as post:
         assert post.kinds(post.publish(20)) == {"Delivered": 20}
         proxy.drop_replies()
         lost = post.publish(40)
@@ -83,7 +83,7 @@ def test_a_queue_that_stays_full_is_waited_for_as_long_as_said_and_then_the_spoo
 ) -> None:
     """Row 19: no room because the network is half-open. Each event has one outcome, and the spool has them all."""
     topic, proxy = relayed.new_topic(), relayed.proxy
-    with Post(relayed.bootstrap, topic, spool, producer__queue_max_messages=300) as post:
+    with Post(relayed.bootstrap, topic, spool, producer__queue_max_messages=300, spool__write_ahead="off") as post:
         assert post.kinds(post.publish(20)) == {"Delivered": 20}
         proxy.freeze()
         post.publish(300)
@@ -108,7 +108,7 @@ def test_a_queue_that_stays_full_is_waited_for_as_long_as_said_and_then_the_spoo
 def test_a_slow_network_presses_back_on_callers_and_times_nothing_out(relayed: Relayed, spool: Path) -> None:
     """Row 41: every answer takes 0.6 s; callers wait for room, nothing is handed over, nothing is repeated."""
     topic, proxy = relayed.new_topic(), relayed.proxy
-    with Post(relayed.bootstrap, topic, spool, producer__queue_max_messages=100) as post:
+    with Post(relayed.bootstrap, topic, spool, producer__queue_max_messages=100, spool__write_ahead="off") as post:
         assert post.kinds(post.publish(20)) == {"Delivered": 20}
         proxy.delay(0.3)
         most = 0
