@@ -354,7 +354,8 @@ def _is_connected_to(handle: Path, port: int) -> bool:
         if not str(handle.readlink()).startswith("socket:"):
             return False
         with socket.socket(fileno=os.dup(int(handle.name))) as copy:
-            return bool(copy.getpeername()[1] == port)
+            # A socket of the file system, such as a server of this process may hold, has a name and no port.
+            return copy.family == socket.AF_INET and bool(copy.getpeername()[1] == port)
     except OSError:
         return False
 
