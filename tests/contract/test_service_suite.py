@@ -79,8 +79,9 @@ class Backend:
 
     @contextmanager
     def without_broker(self) -> Iterator[ProducerService]:
-        """A service whose publisher finds no broker."""
-        config = self.config.model_copy(update={"broker": self.away})
+        """A service whose publisher finds no broker, with a queue that is full before anybody's patience ends."""
+        producer = self.config.producer.model_copy(update={"queue_max_messages": 1_000})
+        config = self.config.model_copy(update={"broker": self.away, "producer": producer})
         publisher = KafkaClient(config, metrics=Metrics())
         with ProducerService(config, publisher=publisher, registry=self.registry(), metrics=Metrics()) as service:
             yield service
