@@ -57,14 +57,14 @@ def test_after_a_fatal_error_there_is_a_new_producer_in_two_seconds_and_everythi
     """Row 10: OUT_OF_ORDER_SEQUENCE_NUMBER is the end of an idempotent producer."""
     with Post(mock.bootstrap, TOPIC, spool) as post:
         assert post.kinds(post.publish(20)) == {"Delivered": 20}
-        producer = post.publisher._producer
+        producer = post.publisher._life.producer
         mock.slow(300)
         before = post.publish(200)
         mock.push_errors(45)
         post.publish(100)
         until(lambda: said.events("producer_fatal"), "there is no fatal error")
         met_at = said.events("producer_fatal")[0]["at"]
-        until(lambda: post.publisher._producer is not producer, "there is no new producer")
+        until(lambda: post.publisher._life.producer is not producer, "there is no new producer")
         assert time.monotonic() - met_at < 2.0
         mock.slow(0)
         post.publish(50)
@@ -84,12 +84,12 @@ def test_a_new_producer_that_meets_a_fatal_error_at_once_is_replaced_as_well(
     """Row 10: the first record that the drain sends through the new one ends it, too."""
     with Post(mock.bootstrap, TOPIC, spool) as post:
         assert post.kinds(post.publish(20)) == {"Delivered": 20}
-        first = post.publisher._producer
+        first = post.publisher._life.producer
         mock.push_errors(45, 45, 45, 45)
         post.publish(100)
-        until(lambda: post.publisher._producer is not first, "there is no new producer")
-        second = post.publisher._producer
-        until(lambda: post.publisher._producer is not second, "the second one stays")
+        until(lambda: post.publisher._life.producer is not first, "there is no new producer")
+        second = post.publisher._life.producer
+        until(lambda: post.publisher._life.producer is not second, "the second one stays")
         post.settle()
         assert post.errors()["producer_fatal"] >= 2, post.errors()
         assert said.events("producer_fatal")

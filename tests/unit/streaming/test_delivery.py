@@ -275,7 +275,7 @@ def _fatal(_: MockCluster, bench: Bench) -> Report | None:
     bench.publish()
     assert bench.client.flush(10) == 0
     bench.reports.clear()
-    first = bench.client._producer
+    first = bench.client._life.producer
     assert bench.client._thread is not None
     bench.client._thread.stop(5)  # nobody hears of it but by the next produce
     meet_fatal_error(first, CODES["INVALID_PRODUCER_EPOCH"])

@@ -398,11 +398,11 @@ class TestWhileItIsBeingEmptied:
 
     def test_who_waits_for_room_is_let_in_afterwards_though_others_were_faster(self, cluster: MockCluster) -> None:
         with KafkaClient(config_for(cluster.bootstrap), metrics=Metrics()) as client:
-            client._emptying = True
+            client._shutter.emptying = True
             let_in: list[bool] = []
             waiting = threading.Thread(target=lambda: let_in.append(client.wait_for_room(20)))
             waiting.start()
-            client._emptying = False
+            client._shutter.emptying = False
             cluster.slow(60_000)
             client.publish(record(), lambda _: None)
             waiting.join()
@@ -483,7 +483,7 @@ class TestSignalsInTheMiddle:
             client.publish(record(), reports.of(1))
         client.close(0)
         assert [len(reports.by_record[number]) for number in reports.by_record] == [1]
-        assert client._producer is None
+        assert client._life.producer is None
 
 
 def interrupt(_: float) -> int:
@@ -540,10 +540,10 @@ class TestThePollThread:
             config_for(cluster.bootstrap), metrics=Metrics(), make_producer=make_producer, clock=FastClock(times=20)
         )
         with client:
-            client._fatal = True
+            client._shutter.fatal = True
             assert client._thread is not None
             client._thread.wake()
-            until(lambda: len(made) == 4 and not client._fatal)
+            until(lambda: len(made) == 4 and not client._shutter.fatal)
             assert client.alive()
             client.publish(record(), reports.of(0))
             assert client.flush(400) == 0
@@ -673,7 +673,7 @@ class TestRefusedBatches:
         config = config_for(cluster.bootstrap, producer__linger_ms=100)
         with KafkaClient(config, metrics=Metrics(), make_producer=silent_after_the_first) as client:
             refuse_a_batch(client, cluster, reports)
-            until(lambda: client._other is not None)
+            until(lambda: client._life.other is not None)
             with pytest.raises(QueueFullError):
                 client.publish(record(9), reports.of(9))
             assert not client.wait_for_room(0)
@@ -689,7 +689,7 @@ class TestRefusedBatches:
         with KafkaClient(config, metrics=Metrics(), make_producer=silent_after_the_first, clock=clock) as client:
             refuse_a_batch(client, cluster, reports)
             if asked:
-                until(lambda: client._other is not None)
+                until(lambda: client._life.other is not None)
                 client.purge()
             until(lambda: client.in_flight() == 0, 5)
         assert [len(reports.by_record[number]) for number in range(4)] == [1] * 4
@@ -741,7 +741,7 @@ class TestRefusedBatches:
         config = config_for(cluster.bootstrap, producer__linger_ms=100)
         with KafkaClient(config, metrics=Metrics(), make_producer=make_producer) as client:
             refuse_a_batch(client, cluster, reports)
-            until(lambda: client._suspects)
+            until(lambda: client._shutter.suspects)
             client.purge()
             assert client.in_flight() == 0
         decision = reports.by_record[1][0].decision
@@ -846,7 +846,7 @@ class TestNothingIsOvertaken:
             cluster.slow(60_000)
             for number in range(1, 20):
                 client.publish(record(number), reports.of(number))
-            client._recalling = True  # as a report of another partition leaves it behind
+            client._shutter.recalling = True  # as a report of another partition leaves it behind
             until(lambda: client.in_flight() == 0, 5)
             assert client.wait_for_room(1)
         assert {report.decision.action for report in reports.all[1:]} == {Action.HOLD}
@@ -1012,10 +1012,10 @@ class TestFatalErrors:
         with KafkaClient(config, metrics=metrics) as client:
             client.publish(record(0), reports.of(0))
             assert client.flush(20) == 0
-            first = client._producer
+            first = client._life.producer
             cluster.push_errors(*codes)
             client.publish(record(1), reports.of(1))
-            until(lambda: client._producer is not first, 2)
+            until(lambda: client._life.producer is not first, 2)
             assert client.wait_for_room(0.1)
             client.publish(record(2), reports.of(2))
             assert client.flush(20) == 0
@@ -1035,7 +1035,7 @@ class TestFatalErrors:
         with KafkaClient(config, metrics=metrics) as client:
             client.publish(record(0), reports.of(0))
             assert client.flush(20) == 0
-            first = client._producer
+            first = client._life.producer
             cluster.slow(300)
             for number in range(1, 51):
                 client.publish(record(number), reports.of(number))
@@ -1044,7 +1044,7 @@ class TestFatalErrors:
                 flush = threading.Thread(target=client.flush, args=(20,))
                 flush.start()
             meet_fatal_error(first, 47)
-            until(lambda: client._producer is not first, 2)
+            until(lambda: client._life.producer is not first, 2)
             cluster.slow(0)
             if flushing:
                 flush.join(20)
@@ -1069,13 +1069,13 @@ class TestFatalErrors:
             with KafkaClient(config, metrics=Metrics(), make_producer=make_producer) as client:
                 client.publish(record(0), reports.of(0))
                 assert client.flush(20) == 0
-                first = client._producer
+                first = client._life.producer
                 cluster.slow(100)
                 cluster.push_errors(-1)  # fatal, because of that setting
                 for number in range(1, 21):
                     client.publish(record(number), reports.of(number))
                 assert client.flush(20) == 0
-                until(lambda: client._producer is not first, 2)  # noqa: B023 - called in this round only
+                until(lambda: client._life.producer is not first, 2)  # noqa: B023 - called in this round only
                 assert client.alive()
                 cluster.slow(0)
             assert [len(reports.by_record[number]) for number in range(21)] == [1] * 21
@@ -1168,7 +1168,7 @@ def test_while_a_broker_makes_us_wait_nothing_is_given_up(cluster: MockCluster) 
         assert client.flush(200) == 0
         cluster.slow(60_000)
         client.publish(record(1), reports.of(1))
-        client._watch.on_throttle(confluent_kafka.ThrottleEvent("broker", 1, 15.0))
+        client._life.watch.on_throttle(confluent_kafka.ThrottleEvent("broker", 1, 15.0))
         until(lambda: (client.condition().oldest_s or 0) > 18)
         assert client.in_flight() == 1
         until(lambda: client.in_flight() == 0)
