@@ -227,11 +227,13 @@ TABLE: tuple[Row, ...] = (
         _in(
             "faults",
             test_security="test_a_wrong_password_accepts_to_the_spool "
-            "test_a_password_that_is_rotated_while_a_service_runs_accepts_to_the_spool",
+            "test_a_password_that_is_rotated_while_a_service_runs_accepts_to_the_spool "
+            "test_a_rotated_password_is_read_from_its_file_without_a_restart",
             test_reasons="test_a_wrong_password_is_what_readiness_names",
         ),
         "The client library says `_AUTHENTICATION` (log).",
-        "A new password takes a new process so far. Tokens (OAUTHBEARER) are no mechanism of postroom.",
+        "A password that has a file of its own is read again from there; one in a variable takes a new process: nobody "
+        "can change it from outside. Tokens (OAUTHBEARER) are no mechanism of postroom.",
     ),
     Row(
         17,

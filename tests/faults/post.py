@@ -131,6 +131,7 @@ class Post:
         clock: Clock = SYSTEM_CLOCK,
         files: FileSystem | None = None,
         make_publisher: Callable[[Config, Metrics], Publisher] | None = None,
+        environ: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
         given = {
@@ -141,7 +142,7 @@ class Post:
             "delivery.hand_over_after_s": 12,
             **{name.replace("__", "."): value for name, value in settings.items()},
         }
-        self.config = load_config(overrides={k: v for k, v in given.items() if v is not None}, environ={})
+        self.config = load_config(overrides={k: v for k, v in given.items() if v is not None}, environ=environ or {})
         self.topic = topic
         self.spool = spool
         self.metrics = Metrics()

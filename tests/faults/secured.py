@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 USER, PASSWORD = "alice", "in-wonderland"
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+_PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 _HOST = "127.0.0.1"
 
 
@@ -163,7 +164,8 @@ def secured_broker(folder: Path) -> Iterator[Secured]:
         "listeners": f"{addresses},INTERNAL://{_HOST}:{internal},CONTROLLER://{_HOST}:{controller}",
         "advertised.listeners": f"{addresses},INTERNAL://{_HOST}:{internal}",
         "listener.security.protocol.map": f"CLIENT:SASL_SSL,{protocols},INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
+        "listener.name.client.plain.sasl.jaas.config": f'{_PLAIN} user_{USER}="{PASSWORD}";',
         "listener.name.client.scram-sha-512.sasl.jaas.config": _SCRAM,
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",

@@ -98,6 +98,45 @@ def test_a_password_that_is_rotated_while_a_service_runs_accepts_to_the_spool(
     assert len(judgement.ids) == len(old.receipts)
 
 
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "PLAIN"])
+def test_a_rotated_password_is_read_from_its_file_without_a_restart(
+    secured: Secured, spool: Path, tmp_path: Path, said: Said, mechanism: str
+) -> None:
+    """Row 16: the service that lost its login delivers again, and loses nothing in between.
+
+    A broker can't be told another password for PLAIN while it runs: there the file has the wrong one first.
+    """
+    topic = secured.new_topic()
+    secured.allow(topic)
+    is_scram = mechanism != "PLAIN"
+    secret = tmp_path / "password"
+    secret.write_text(PASSWORD if is_scram else "a-looking-glass")
+    login = {key: value for key, value in secured.login().items() if not key.endswith("password")}
+    login["producer__security__sasl_mechanism"] = mechanism
+    environ = {"POSTROOM_PRODUCER_SECURITY_SASL_PASSWORD_FILE": str(secret)}
+    try:
+        with Post(secured.sasl, topic, spool, environ=environ, **login) as post:
+            if is_scram:
+                assert post.kinds(post.publish(30)) == {"Delivered": 30}
+                secured.set_password("through-a-looking-glass")
+            with post.load(50):
+                until(lambda: post.state() == "spooling", f"it is {post.state()}")
+                until(lambda: said.events("broker_unavailable"), "nobody tells of it")
+                secret.write_text("through-a-looking-glass" if is_scram else PASSWORD)
+                taken_s = until(lambda: said.events("password_read_again"), "it is not read again", 5)
+                until(lambda: post.state() == "direct", f"it is {post.state()}", 15)
+            post.settle()
+            assert post.kinds()["Spooled"]
+            assert taken_s < 3
+            judgement = Judgement(secured.direct, topic)
+        judgement.check(post)
+    finally:
+        if is_scram:
+            secured.set_password(PASSWORD)
+    assert "looking-glass" not in said.text()
+    assert PASSWORD not in said.text()
+
+
 @pytest.mark.parametrize("which", ["tls_expired", "tls_elsewhere", "tls_good with a foreign authority"])
 def test_a_broker_whose_certificate_proves_nothing_gets_no_record(
     secured: Secured, spool: Path, tmp_path: Path, said: Said, which: str

@@ -6,7 +6,7 @@ Nothing here knows which source wins (that is the loader) or which values fit to
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,6 +147,7 @@ class FileReader:
         except FormatError as exc:
             layer.problems.append(Problem(".".join(key), exc.what, exc.remedy, origin))
             return
+        origin = replace(origin, secret_file=substitution.secret_file)
         layer.leaves[key] = Leaf(value, origin, textual=substitution.used, base=self._base)
 
 
@@ -204,11 +205,12 @@ def _secret_variable(layer: Layer, key: Key, environ: Mapping[str, str], origin:
         layer.problems.append(Problem(dotted, what, "set one of the two", origin))
         return
     try:
-        text = read_secret_file(Path(environ[name]))
+        file = Path(environ[name]).absolute()
+        text = read_secret_file(file)
     except FormatError as exc:
         layer.problems.append(Problem(dotted, exc.what, exc.remedy, origin))
         return
-    layer.leaves[key] = Leaf(text, origin, textual=True)
+    layer.leaves[key] = Leaf(text, replace(origin, secret_file=file), textual=True)
 
 
 def _entry_variable(layer: Layer, text: str, origin: Origin, entries: Iterable[Key]) -> bool:

@@ -24,13 +24,14 @@ class Substitution:
     """Replaces references in the texts of one value. `used` says whether there was any beside `$$`.
 
     `secrets_base` is the folder relative paths in `${file:PATH}` start at; None refuses them, because only
-    secrets are read from files.
+    secrets are read from files. `secret_file` is the file that the whole text is the content of, if there is one.
     """
 
     def __init__(self, environ: Mapping[str, str], secrets_base: Path | None) -> None:
         self._environ = environ
         self._secrets_base = secrets_base
         self.used = False
+        self.secret_file: Path | None = None
 
     def apply(self, node: Node) -> object:
         """The plain value of `node` with every reference in it replaced. Raises FormatError."""
@@ -53,7 +54,7 @@ class Substitution:
         if "${" in match[1]:
             raise FormatError("holds ${...} inside ${...}", "use one variable, with a plain text as its default")
         if not separator and name.startswith("file:"):
-            return self._secret(name.removeprefix("file:"))
+            return self._secret(name.removeprefix("file:"), is_all=match[0] == match.string)
         if not _NAME.fullmatch(name):
             remedy = "write ${NAME} or ${NAME:-default}, or $$ for a dollar sign"
             raise FormatError("holds ${...} around something that is no name of a variable", remedy)
@@ -65,11 +66,13 @@ class Substitution:
             raise FormatError(f"needs the variable {printable(name)}, which is not set", remedy)
         return value
 
-    def _secret(self, path: str) -> str:
+    def _secret(self, path: str, *, is_all: bool) -> str:
         if self._secrets_base is None:
             remedy = "write the value itself, or a variable: ${NAME}"
             raise FormatError("is read from a file, which only passwords may be", remedy)
-        return read_secret_file(self._secrets_base / path)
+        file = self._secrets_base / path
+        self.secret_file = file if is_all else None
+        return read_secret_file(file)
 
 
 def has_references(node: Node) -> bool:

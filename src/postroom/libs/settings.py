@@ -26,6 +26,7 @@ from pydantic import (
     ValidationError,
 )
 
+from postroom.libs.config_text import read_secret_file
 from postroom.libs.exceptions import ConfigurationError
 from postroom.libs.librdkafka_keys import refusal
 from postroom.libs.safe_yaml import printable
@@ -81,12 +82,14 @@ class Origin:
     """Where a value came from; as text `kafka.yaml:14`, `variable POSTROOM_BROKER` or `--broker`.
 
     `name` is the environment section, the variable or the option (`override` for one that the program gave).
+    `secret_file` is the file that a secret is the whole content of, if there is one: it may change while we run.
     """
 
     kind: OriginKind
     file: Path | None = None
     line: int | None = None
     name: str | None = None
+    secret_file: Path | None = None
 
     def __str__(self) -> str:
         if self.kind is OriginKind.PACKAGED:
@@ -311,6 +314,23 @@ class Config(Section):
         if key not in self.flat():
             raise KeyError(key)
         return self._origins.get(key, PACKAGED)
+
+    def secret(self, key: str) -> str | None:
+        """The secret under `key` (`producer.security.sasl_password`) as it is now, or None where there is none.
+
+        One that came from a file of its own is read from there again; what was read at the start counts while the
+        file cannot be read. Waits for the disk. Raises KeyError for a key that is no secret.
+        """
+        held = self.flat()[key]
+        if held is not None and not isinstance(held, SecretStr):
+            raise KeyError(key)
+        file = self.origin(key).secret_file
+        if file is not None:
+            try:
+                return read_secret_file(file)
+            except FormatError:  # being written just now, or gone: the old one may still be good
+                pass
+        return None if held is None else held.get_secret_value()
 
     def flat(self) -> dict[str, object]:
         """Every setting by its dotted key, in the order of `kafka.yaml`; secrets stay wrapped."""

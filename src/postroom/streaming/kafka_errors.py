@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 AUTHENTICATION = -169
 SSL = -181
+REFUSED_LOGINS = frozenset({AUTHENTICATION, 58})  # what the library says, and the broker: SASL_AUTHENTICATION_FAILED
 
 
 def passes_by_itself(code: int) -> bool:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from postroom.libs.config_loader import Config
 
+SASL_PASSWORD = "producer.security.sasl_password"  # noqa: S105 - the name of the setting
 # A topic that is missing is reported after this time instead of the library's 30 s: one started by hand or by
 # `postroom topics create` is visible within one or two seconds, and a wrong name should be heard of early.
 _UNKNOWN_TOPIC_AFTER_MS = 5_000
@@ -26,7 +27,10 @@ _RECONNECT_LONGEST_MS = 1_000
 
 
 def client_settings(config: Config) -> dict[str, object]:
-    """Return what every client needs: addresses, identity, security, and the allow-listed keys of the user's own."""
+    """Return what every client needs: addresses, identity, security, and the allow-listed keys of the user's own.
+
+    A password that has a file of its own is what stands there now.
+    """
     producer = config.producer
     security = producer.security
     named: dict[str, object] = {
@@ -35,7 +39,7 @@ def client_settings(config: Config) -> dict[str, object]:
         "security.protocol": security.protocol,
         "sasl.mechanism": security.sasl_mechanism,
         "sasl.username": security.sasl_username,
-        "sasl.password": security.sasl_password.get_secret_value() if security.sasl_password else None,
+        "sasl.password": config.secret(SASL_PASSWORD),
         "ssl.ca.location": _text(security.ssl_ca),
         "ssl.certificate.location": _text(security.ssl_certificate),
         "ssl.key.location": _text(security.ssl_key),

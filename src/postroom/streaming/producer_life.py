@@ -3,6 +3,8 @@
 Facts this file is built on (measured with librdkafka 2.16.0, kept by tests):
 - On a fatal error the error callback may stay silent: `poll` and `flush` raise, and `flush`, before Python 3.12, may
   raise a `KafkaError`, which is no exception to `except Exception`.
+- Another password reaches a running producer by `set_sasl_credentials`, for PLAIN and for SCRAM, and is shown at the
+  next connection or when the broker asks again; what is open stays open.
 - A producer that lacks a right (to be idempotent) meets its fatal error anew as soon as it is made.
 - A forked child must not touch the parent's producer, not even to free it: its threads do not exist there.
 """
@@ -14,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaException
 
 from postroom.streaming.connection_watch import ConnectionWatch
+from postroom.streaming.kafka_errors import REFUSED_LOGINS
 from postroom.streaming.librdkafka_object import never_free, new_producer
+from postroom.streaming.password_file import PasswordFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +61,7 @@ class ProducerLife:
         self._shutter = shutter
         self._on_traffic = on_traffic
         self._config: Config | None = None
+        self._password_file: PasswordFile | None = None
         self._rebuilt_at = -_REBUILD_STREAK_S
         self._rebuild_wait_s = 0.0
         self.producer: Any = None
@@ -71,10 +76,13 @@ class ProducerLife:
     def begin(self, config: Config) -> None:
         """Make the producer. Raises ConfigurationError when the client library refuses a setting."""
         self._config = config
+        self._password_file = PasswordFile.of(config, self._clock, self._log, self._use_password)
         self.producer = self._new_producer()
 
     def end(self) -> None:
         """Let go of it. Nothing is unreported by then, or it is lost."""
+        if self._password_file is not None:
+            self._password_file.close()
         self.producer = None
 
     def leave_to_parent(self) -> None:
@@ -133,6 +141,13 @@ class ProducerLife:
         if error.fatal():
             self._shutter.fatal = True
         self.watch.on_error(error)
+        if self._password_file is not None and error.code() in REFUSED_LOGINS:
+            self._password_file.refused()
+
+    def _use_password(self, user: str, password: str) -> None:
+        for producer in (self.producer, self.other):
+            if producer is not None:
+                producer.set_sasl_credentials(user, password)
 
     def is_rebuild_due(self) -> bool:
         """Return whether a new one may be made now: one that meets the next fatal error at once is replaced later."""

@@ -289,6 +289,23 @@ class TestSecrets:
         for written, environ in sources:
             assert self.password(load(self.TEXT % written, environ=environ)) == SECRET
 
+    def test_a_secret_that_is_the_content_of_a_file_is_read_again_when_asked_for(self, tmp_path: Path) -> None:
+        key, file = "producer.security.sasl_password", tmp_path / "pw"
+        file.write_text(SECRET)
+        variable = {"POSTROOM_PRODUCER_SECURITY_SASL_PASSWORD_FILE": "pw"}
+        for config in (load(self.TEXT % "${file:pw}"), load(self.TEXT % "x", environ=variable)):
+            file.write_text("changed\n")
+            assert config.secret(key) == "changed"
+            assert config.with_overrides({"broker": "other:9092"}).secret(key) == "changed"
+            file.unlink()  # or being written just now
+            assert config.secret(key) == SECRET
+            file.write_text(SECRET)
+        assert load(self.TEXT % "a${file:pw}").secret(key) == f"a{SECRET}"
+        assert load(self.TEXT % "a${file:pw}").origin(key).secret_file is None
+        assert load(self.TEXT % "x").secret("schema_registry.password") is None
+        with pytest.raises(KeyError):
+            load(self.TEXT % "x").secret("broker")
+
     def test_a_secret_is_never_shown(self) -> None:
         config = load(self.TEXT % SECRET)
         shown = [
