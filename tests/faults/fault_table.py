@@ -603,13 +603,18 @@ TABLE: tuple[Row, ...] = (
         "The machine's clock jumps.",
         "Timers go on, ids are unique, order is kept.",
         (
-            *_in("faults", test_service="test_a_clock_that_jumps_changes_no_id_no_order_and_no_timer"),
+            *_in(
+                "faults",
+                test_service="test_a_clock_that_jumps_changes_no_id_no_order_and_no_timer "
+                "test_once_a_clock_that_was_hours_ahead_is_right_again_no_dead_letter_is_stuck",
+            ),
             *_in("unit/libs", test_event_ids="test_ids_are_version_7_unique_and_rise_whatever_the_clock_does"),
             *_in("unit/streaming", test_rate_limiter="TestRateAndBurst.test_jumps_of_the_wall_clock_change_nothing"),
             *_in("unit/observability", test_health="test_a_jump_of_the_wall_clock_does_not_change_for_how_long"),
         ),
         "The clock that the service was given jumps four times, by up to 100 minutes.",
-        "A clock given to the service, not the machine's. More than an hour ahead, brokers refuse records.",
+        "A clock given to the service, not the machine's. More than an hour ahead, brokers refuse records: events "
+        "are dead letters then, kept in the spool until the clock is right.",
     ),
     Row(
         41,

@@ -14,11 +14,14 @@ import pytest
 
 from postroom.libs.clock import SystemClock
 from postroom.libs.config_loader import load_config
-from postroom.libs.event import Delivered, Refused, RefusedReason
+from postroom.libs.event import Delivered, Refused, RefusedReason, Spooled
 from postroom.observability.http_endpoint import serve
 from postroom.observability.metrics import Metrics
 from postroom.services.health_checks import health_of
 from postroom.services.producer_service import ProducerService
+from postroom.streaming.dead_letter_queue import rebuild
+from postroom.streaming.kafka_reader import KafkaReader
+from postroom.streaming.librdkafka_settings import client_settings
 from tests.faults.conftest import new_topic
 from tests.faults.post import Judgement, Post, Said, pause, until
 
@@ -135,6 +138,41 @@ def test_a_clock_that_jumps_changes_no_id_no_order_and_no_timer(relayed: Relayed
     judgement.check_marks()
     first_occurrences = list(dict.fromkeys(entry.event_id for entry in judgement.entries))
     assert first_occurrences == ids
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("restarted", [False, True])
+def test_once_a_clock_that_was_hours_ahead_is_right_again_no_dead_letter_is_stuck(
+    stack: LocalStack, topic: str, spool: Path, said: Said, restarted: bool
+) -> None:
+    """Row 40: brokers refuse timestamps of more than an hour ahead, those of dead letters too."""
+    clock, hours_ms = JumpingClock(), 2 * 3_600_000
+    with ExitStack() as posts:
+        post = first = posts.enter_context(Post(stack.bootstrap, topic, spool, clock=clock))
+        first.publish(3)
+        clock.jump(hours_ms)
+        ahead = first.publish(30)
+        assert set(map(type, first.outcomes(ahead))) == {Spooled}
+        assert first.errors()["invalid_timestamp"], first.errors()
+        until(lambda: said.events("probe_failed", error="INVALID_TIMESTAMP"), "nobody tries")
+        assert first.balance.spooled == 30
+        if restarted:
+            first.service.close()
+            post = posts.enter_context(Post(stack.bootstrap, topic, spool, clock=clock))
+            said.lines.clear()
+            until(lambda: said.events("path_closed", detail="INVALID_TIMESTAMP"), "nobody tries")
+        clock.jump(-hours_ms)
+        post.settle(20)
+        judgement = Judgement(stack.bootstrap, topic)
+        judgement.check_marks()
+        assert judgement.dead_ids.keys() == {receipt.event_id for receipt in ahead}
+        letters = list(KafkaReader(client_settings(post.config)).read([f"{topic}.dlq"]))
+        now_ms = time.time_ns() // 1_000_000
+        assert max(abs(letter.timestamp_ms - now_ms) for letter in letters) < 60_000
+        # Each says when it failed, by the clock of then; records behind the refused batch failed later, one by one.
+        failed_ms = [rebuild(letter).failed_at_ms or 0 for letter in letters]
+        assert max(failed_ms) - now_ms > hours_ms - 60_000
+    assert first.balance.unaccounted == post.balance.unaccounted == 0
 
 
 @pytest.mark.timeout(240)

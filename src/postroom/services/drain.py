@@ -19,7 +19,7 @@ from postroom.libs.exceptions import PostroomError, QueueFullError, SpoolError
 from postroom.libs.logger import get_logger, limited
 from postroom.services.marks import marked
 from postroom.services.paths import Path, Signal, State
-from postroom.streaming.delivery import Action
+from postroom.streaming.delivery import INVALID_TIMESTAMP, Action
 from postroom.streaming.spool.record_format import Kind
 
 if TYPE_CHECKING:
@@ -280,6 +280,8 @@ class Drain:
         record = waiting.record
         if waiting.sent_before:
             record = marked(record, record.attempt + 1)
+        if path.stamps_anew:
+            record = msgspec.structs.replace(record, timestamp_ms=self._clock.time_ms())
         path.drain_out += 1
         self._out += 1
         self.repeats += record.attempt > 1
@@ -303,6 +305,10 @@ class Drain:
         try:
             if decision.action is Action.DELIVERED:
                 self._delivered(path, waiting)
+            elif report.code == INVALID_TIMESTAMP and self._kind is Kind.DEAD_LETTER:
+                # A clock was wrong when it failed, or is: the letter says itself when that was, see docs/design/0007.
+                path.stamps_anew = True
+                self._undelivered(path, waiting, report)
             elif decision.action is Action.DEAD_LETTER:
                 assert isinstance(decision.reason, DeadLetterReason)
                 self._rejected(path, waiting, decision.reason)

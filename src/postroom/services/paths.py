@@ -81,6 +81,7 @@ class Path:
         "probe",
         "problem",
         "since",
+        "stamps_anew",
         "state",
         "topic",
         "tries",
@@ -103,6 +104,7 @@ class Path:
         self.tries = 0
         self.next_try_at = 0.0
         self.unexplained = 0
+        self.stamps_anew = False  # brokers refuse the time that stands in its dead letters
 
     @property
     def is_direct(self) -> bool:
