@@ -70,6 +70,10 @@ TABLE: tuple[Row, ...] = (
         "Brokers are frozen (SIGSTOP) and thawed.",
         "No gap, and every key in order.",
         (
+            *_in(
+                "faults",
+                test_brokers="test_after_a_long_freeze_the_first_record_from_the_spool_follows_the_thaw_by_five_seconds",
+            ),
             *_in("chaos", test_short_chaos="test_two_of_three_brokers_frozen_and_thawed_under_load_break_no_promise"),
             *_in("kafka", test_producer_service="test_brokers_frozen_for_longer_than_the_patience"),
         ),

@@ -14,6 +14,29 @@ if TYPE_CHECKING:
     from postroom.testing.local_stack import LocalStack
 
 
+def test_after_a_long_freeze_the_first_record_from_the_spool_follows_the_thaw_by_five_seconds(
+    stack: LocalStack, topic: str, spool: Path, said: Said
+) -> None:
+    """Row 3: the connection stays up, so that nothing but a probe tells that the broker is there again."""
+    with Post(stack.bootstrap, topic, spool) as post:
+        assert post.kinds(post.publish(200)) == {"Delivered": 200}
+        stack.broker(1).pause()
+        with post.load(50):
+            until(lambda: post.state() == "spooling", f"the path is {post.state()}")
+            until(lambda: len(said.events("probe_failed")) >= 1, "no probe has failed")
+            pause(4.0)
+            drained = post.balance.drained
+            stack.broker(1).resume()
+            back_at = time.monotonic()
+            until(lambda: post.balance.drained > drained, "nothing was drained")
+            first_drained_s = time.monotonic() - back_at
+        post.settle()
+    print({"first drained after, s": round(first_drained_s, 2), "drained": post.balance.drained})  # noqa: T201
+    assert first_drained_s < 5
+    Judgement(stack.bootstrap, topic).check(post)
+    assert post.kinds()["Failed"] == 0
+
+
 def test_all_brokers_dead_the_path_spools_in_two_seconds_and_drains_five_seconds_after_their_return(
     stack: LocalStack, topic: str, spool: Path, said: Said
 ) -> None:

@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.queue_reader import SpooledRecord
     from postroom.streaming.spool.record_format import Kind
 
-BACKOFF_S = (1.0, 2.0, 4.0, 8.0)
-"""The waits between probes of a topic that does not take records, before jitter."""
+BACKOFF_S = (1.0, 2.0, 4.0)
+"""The waits between probes of a topic that does not take records, at most: jitter shortens them.
+
+The longest one bounds how late it is noticed that Kafka takes records again where a connection was up all the time: the
+first record from the spool has to be there 5 s later, so a second is left for the probe itself.
+"""
 
 _JITTER = 0.2
 
@@ -125,7 +129,7 @@ class Path:
         self.note_problem(reason)
         wait_s = BACKOFF_S[min(self.tries, len(BACKOFF_S) - 1)]
         self.tries += 1
-        self.next_try_at = now + wait_s * (1 + _JITTER * (2 * random.random() - 1))
+        self.next_try_at = now + wait_s * (1 - _JITTER * random.random())
 
     def note_problem(self, reason: FailedReason | DeadLetterReason | None) -> None:
         """Note why Kafka did not take a record."""
