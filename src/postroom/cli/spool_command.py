@@ -26,7 +26,7 @@ SpoolFolder: TypeAlias = Annotated[
     Path | None,
     typer.Option("--spool", metavar="DIR", help="The folder of the spool; spool.dir of the settings if not given."),
 ]
-# One set of words for all four: a script need not know which of them send something.
+# One set of words for all four: a script need not know which of them send something, or decode what they show.
 UnusedBroker: TypeAlias = Annotated[
     str | None, typer.Option("--broker", metavar="HOST:PORT", help="Not asked: nothing is sent.", hidden=True)
 ]
@@ -67,31 +67,50 @@ def inspect(
         str | None, typer.Option("--topic", metavar="TOPIC", help="Only those for this topic of the cluster.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show so many, the oldest of each slot.")] = _SHOWN,
+    values: Annotated[
+        bool,
+        typer.Option("--values", help="Show what is in them, too: the values of fields, keys and headers."),
+    ] = False,
     spool: SpoolFolder = None,
     broker: UnusedBroker = None,
-    registry: UnusedRegistry = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            "--registry", metavar="URL|FOLDER", help="Name the fields of each event, by its schema from this registry."
+        ),
+    ] = None,
     config: ConfigFile = None,
     env: Environment = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the records that wait in the spool: where, for which topic, since when. Never what is in them.
+    """List the records that wait in the spool: where, for which topic and contract, since when. No field's value.
 
-    With `--json` each record is one object a line, and the last line says how many there are.
+    Nothing but the disk is asked, unless `--registry` or `--values` is given; `--values` takes the registry of the
+    settings where no other is named. With `--json` each record is one object a line, and the last line says how many
+    there are.
 
-    Examples: `postroom spool inspect --limit 100`, `postroom spool inspect --topic user_events --json`
+    Examples: `postroom spool inspect --limit 100`, `postroom spool inspect --topic user_events --json`,
+    `postroom spool inspect --registry http://localhost:8081`
     """
+    from contextlib import closing
     from itertools import islice
 
+    from postroom.cli.spool_content import SpoolContent, content_lines
     from postroom.cli.spool_folder import count_waiting, record_line, told_records
+    from postroom.schemas.schema_registry_client import SchemaRegistryClient
 
-    _, folder = _settings_and_folder(spool, broker=broker, registry=registry, config=config, env=env)
+    settings, folder = _settings_and_folder(spool, broker=broker, registry=registry, config=config, env=env)
     shown = 0
-    for told in islice((told for told in told_records(folder) if topic in {None, told["topic"]}), limit):
-        shown += 1
-        if as_json:
-            write_json(told)
-        else:
-            typer.echo(record_line(told))
+    with closing(SchemaRegistryClient(settings=settings.schema_registry)) as schemas:
+        is_asked = values or registry is not None
+        content = SpoolContent(schemas, with_values=values) if is_asked else None
+        for told in islice(told_records(folder, topic, content), limit):
+            shown += 1
+            if as_json:
+                write_json(told)
+                continue
+            for line in (record_line(told), *content_lines(told)):
+                typer.echo(line)
     # Counted apart: what is not shown need not be read.
     waiting = max(shown, count_waiting(folder, topic))
     if as_json:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from postroom.cli.spool_content import told_labels
 from postroom.cli.words import counts, duration, many, printable, size
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.libs.exceptions import ConfigurationError
 from postroom.services.spool_view import QUEUE_NAMES
-from postroom.streaming.spool.inspection import inspect_spool, waiting_records
+from postroom.streaming.spool.inspection import inspect_spool, stored_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from postroom.cli.spool_content import SpoolContent
     from postroom.streaming.spool.inspection import QueueView, SlotView
 
 _OWNER = re.compile(r"pid (?P<pid>[0-9]+), since (?P<since_ms>[0-9]{1,15}) ms")
@@ -184,14 +186,16 @@ def count_waiting(directory: Path, topic: str | None) -> int:
     return sum(queue.waiting if topic is None else queue.by_topic.get(topic, 0) for queue in queues)
 
 
-def told_records(directory: Path) -> Iterator[dict[str, Any]]:
-    """The records that wait, slot by slot, the oldest first, as JSON has them: never what is in them.
+def told_records(directory: Path, topic: str | None, content: SpoolContent | None) -> Iterator[dict[str, Any]]:
+    """The records that wait, slot by slot, the oldest first, as JSON has them; of one topic of the cluster or all.
 
-    Raises as `look_into`.
+    What is in them is told as `content` says, and without it only their contract. Raises as `look_into`.
     """
     _refuse_what_is_no_folder(directory)
-    for waiting in waiting_records(directory):
-        yield {
+    for waiting, stored in stored_records(directory):
+        if topic not in {None, waiting.topic}:
+            continue
+        told = {
             "slot": waiting.place.slot,
             "queue": QUEUE_NAMES[waiting.place.kind],
             "sequence": waiting.place.sequence,
@@ -202,16 +206,19 @@ def told_records(directory: Path) -> Iterator[dict[str, Any]]:
             "appended_at": _moment(waiting.appended_ms),
             "attempt": waiting.attempt,
             "may_be_in_kafka": waiting.sent_before or waiting.attempt > 1,
+            **told_labels(stored),
         }
+        yield told if content is None else told | content.tell(stored)
 
 
 def record_line(told: Mapping[str, Any]) -> str:
     """A record of `told_records` on one line."""
     key = "no key" if told["key_bytes"] is None else f"key of {told['key_bytes']} bytes"
     maybe = ", may be in Kafka" if told["may_be_in_kafka"] else ""
+    labels = "".join(f"  {printable(told[name])}" for name in ("contract", "reason") if name in told)
     return (
         f"{told['slot']}/{told['queue']}/{told['sequence']}  {printable(told['topic'])}  {printable(told['event_id'])}"
-        f"  {key}  since {told['appended_at']}  attempt {told['attempt']}{maybe}"
+        f"  {key}  since {told['appended_at']}  attempt {told['attempt']}{maybe}{labels}"
     )
 
 

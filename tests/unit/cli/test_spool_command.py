@@ -6,10 +6,14 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from postroom.__main__ import main
 from postroom.libs.event import Record
+from postroom.schemas.avro_codec import Codec, frame
+from postroom.schemas.schema_registry_client import SchemaRegistryClient
+from postroom.streaming.dead_letter_format import ProducerIdentity, Stage, dead_letter_record
 from postroom.streaming.spool.record_format import Kind
 from postroom.streaming.spool.spool import Spool
 
@@ -285,3 +289,83 @@ def test_a_spool_is_never_drained_into_the_embedded_broker(
     if command == "run":  # it is embedded when no broker is named anywhere
         assert main(["run", "--spool", "spool"]) == 2
     assert content(tmp_path / "spool")
+
+
+def registered(folder: Path) -> tuple[int, Codec]:
+    """A schema in a registry of files."""
+    schema = {
+        "type": "record",
+        "name": "Click",
+        "fields": [{"name": "user_id", "type": "string"}, {"name": "url", "type": "string"}],
+    }
+    with SchemaRegistryClient(folder) as registry:
+        return registry.register("clicks-value", json.dumps(schema)), Codec(schema)
+
+
+class TestInspectingWhatIsInside:
+    @pytest.fixture
+    def spool(self, tmp_path: Path) -> Path:
+        """An event with a schema, one with an unknown one, and a dead letter, with the labels that a service stores."""
+        schema_id, codec = registered(tmp_path / "registry")
+        value = codec.encode({"user_id": SECRET.decode(), "url": "u"}, frame(schema_id))
+        letter = dead_letter_record(
+            {SECRET.decode(): SECRET.decode()},
+            topic="clicks",
+            reason="validation_failed",
+            stage=Stage.VALIDATE,
+            event_id="event-3",
+            producer=ProducerIdentity("s", "h", "1"),
+            now_ms=1,
+        )
+        spool = Spool(tmp_path / "spool", background=False)
+        spool.start()
+        labels = (("type", b"click"), ("contract", b"click:3"))
+        for number, one in enumerate((value, frame(99) + b"\x00")):
+            spool.append(msgspec.structs.replace(record(number), value=one), labels=labels).wait()
+        spool.append(letter, kind=Kind.DEAD_LETTER, labels=(*labels, ("reason", b"validation_failed"))).wait()
+        spool.stop()
+        return tmp_path / "spool"
+
+    def test_contract_version_and_reason_are_told_from_the_disk_alone(
+        self, spool: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        _, told = as_json(capsys, "inspect", "--spool", str(spool))
+        assert [(one["contract"], one.get("reason")) for one in told[:-1]] == [
+            ("click:3", None),
+            ("click:3", None),
+            ("click:3", "validation_failed"),
+        ]
+        assert not {"fields", "schema_id", "problem"} & told[0].keys()
+
+    def test_with_a_registry_the_fields_of_events_are_named_and_nothing_of_them_is_shown(
+        self, spool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        options = ("inspect", "--spool", str(spool), "--registry", str(tmp_path / "registry"))
+        code, told = as_json(capsys, *options)
+        assert code == 0
+        assert told[0]["fields"] == ["user_id", "url"]
+        assert "schema 99" in told[1]["problem"]
+        assert not {"fields", "event", "key"} & told[2].keys(), "names of a dead letter are its caller's"
+        assert main(["spool", *options]) == 0
+        shown = capsys.readouterr().out
+        assert "schema 1: user_id, url" in shown
+        assert "not decoded: schema 99" in shown
+        assert SECRET.decode() not in shown + json.dumps(told)
+
+    def test_values_are_shown_only_when_they_are_asked_for(
+        self, spool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        options = ("inspect", "--spool", str(spool), "--registry", str(tmp_path / "registry"), "--values")
+        _, told = as_json(capsys, *options)
+        assert told[0]["event"] == {"user_id": SECRET.decode(), "url": "u"}
+        assert (told[0]["key"], told[0]["event_id"], told[0]["contract"]) == (SECRET.decode(), "event-0", "click:3")
+        assert told[2]["event"] == {SECRET.decode(): SECRET.decode()}
+        assert main(["spool", *options]) == 0
+        assert f'event: {{"user_id": "{SECRET.decode()}", "url": "u"}}' in capsys.readouterr().out
+
+    def test_a_registry_that_is_not_there_hides_no_record(
+        self, spool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        code, told = as_json(capsys, "inspect", "--spool", str(spool), "--registry", str(tmp_path / "none"))
+        assert (code, told[-1]["summary"]["shown"]) == (0, 3)
+        assert told[0]["problem"]

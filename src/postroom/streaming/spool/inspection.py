@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from postroom.streaming.spool.file_system import File, FileSystem
     from postroom.streaming.spool.frame_scan import Frame
-    from postroom.streaming.spool.record_format import SegmentHeader
+    from postroom.streaming.spool.record_format import SegmentHeader, StoredRecord
 
 
 class QueueView(msgspec.Struct, frozen=True):
@@ -110,6 +110,13 @@ def inspect_slot(directory: str | Path, name: str, *, file_system: FileSystem | 
 
 def waiting_records(directory: str | Path, *, file_system: FileSystem | None = None) -> Iterator[WaitingView]:
     """Give every record that waits: slot by slot, records before dead letters, in order. Raises as `inspect_spool`."""
+    return (view for view, _ in stored_records(directory, file_system=file_system))
+
+
+def stored_records(
+    directory: str | Path, *, file_system: FileSystem | None = None
+) -> Iterator[tuple[WaitingView, StoredRecord]]:
+    """Give what `waiting_records` gives, each with its content: for who was asked to show it."""
     inspector = _Inspector(directory, file_system)
     for name in inspector.slots()[0]:
         if not inspector.is_newer(name):
@@ -171,7 +178,7 @@ class _Inspector:
         foreign = sorted(name for name in names if segment_id_of(name) is None and name not in QUEUE_FILES)
         return sums.view(tuple(foreign))
 
-    def waiting(self, name: str, kind: Kind) -> Iterator[WaitingView]:
+    def waiting(self, name: str, kind: Kind) -> Iterator[tuple[WaitingView, StoredRecord]]:
         """Give what waits in one queue, in order."""
         folder = f"{self._root}/{name}/{QUEUE_FOLDERS[kind]}"
         state = self._cursor(folder)
@@ -179,7 +186,7 @@ class _Inspector:
             for found in _waiting_frames(header, file, file.size(), done):
                 if not isinstance(found, Damage):
                     marked = not state.generation or found.sequence < state.handed_out
-                    yield _waiting_view(Place(name, kind, found.sequence), found, sent_before=marked)
+                    yield _waiting_view(Place(name, kind, found.sequence), found, sent_before=marked), found.stored
 
     def _segments(self, folder: str, kind: Kind) -> Iterator[tuple[SegmentHeader, File, Bits]]:
         """Give each readable segment, open, with what is acknowledged in it."""
