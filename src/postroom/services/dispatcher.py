@@ -20,7 +20,8 @@ from postroom.libs.exceptions import (
     SpoolFullError,
 )
 from postroom.libs.logger import get_logger, limited
-from postroom.services.marks import labels_of, marked
+from postroom.services.hand_over import HandOver, is_brief
+from postroom.services.marks import labels_of
 from postroom.services.paths import Path, Signal, State
 from postroom.services.settlement import QUEUE_FULL_RETRY_S
 from postroom.streaming.delivery import Action
@@ -38,11 +39,6 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.group_commit import Ticket
     from postroom.streaming.spool.spool import Spool
 
-# A spool that says so has more in memory than its disk has written yet: milliseconds.
-_BRIEF_S = 0.2
-_BRIEF_WAIT_S = 0.005
-# How long a hand-over waits for such a disk in all, for one record.
-_DISK_PATIENCE_S = 10.0
 _CHECK_S = 0.002
 # A topic whose records do not all come back by themselves gets them back by a purge, after this.
 _COMES_BACK_S = 0.5
@@ -72,6 +68,16 @@ class Dispatcher:
         self._spool = spool
         self._writes_ahead = writes_ahead
         self._buries_exhausted = buries_exhausted
+        self._hand_over: HandOver | None = None
+        if spool is not None:
+            self._hand_over = HandOver(
+                spool,
+                settlement,
+                clock,
+                buries_exhausted=buries_exhausted,
+                on_kept=self._kept,
+                on_refused=self._not_kept,
+            )
         self._sequence = 0
         self._paths: dict[str, Path] = {}
         self._random = random.Random()  # noqa: S311 - spreads waits, keeps no secret
@@ -386,39 +392,13 @@ class Dispatcher:
                 if path.out or path.drain_out:
                     continue
                 held, path.held = sorted(path.held, key=lambda pair: pair[0].sequence), []
-            for item, report in held:
-                self._keep(item, report)
+            if held:
+                assert self._hand_over is not None
+                self._hand_over.keep(held)
             with self._lock:
                 if path.signal(Signal.HANDED_OVER, self._clock.monotonic()):
                     self._log.warning("path_spools", operation="spool", topic=path.topic, count=len(held))
                     self.wake_drain(path.kind)
-
-    def _keep(self, item: Item, report: Report) -> None:
-        """Append one record that came back."""
-        assert self._spool is not None
-        if report.decision.may_be_in_kafka:
-            item.attempt += 1
-            assert item.record is not None
-            item.record = marked(item.record, item.record.attempt + 1)
-        if self._buries_exhausted:
-            self._settlement.exhaust(item)
-        record, kind = item.record, Kind.DEAD_LETTER if item.dead_letter_reason else Kind.RECORD
-        assert record is not None
-        end = self._clock.monotonic() + _DISK_PATIENCE_S
-        while True:
-            try:
-                self._spool.append(
-                    record,
-                    kind=kind,
-                    labels=labels_of(item),
-                    on_stored=lambda ticket: self._kept(item, report, ticket),
-                )
-            except (SpoolError, NotRepresentableError, LifecycleError) as exc:
-                if is_brief(exc) and self._clock.monotonic() < end:
-                    self._clock.sleep(_BRIEF_WAIT_S)
-                    continue
-                self._not_kept(item, report, exc)
-            return
 
     def _kept(self, item: Item, report: Report, ticket: Ticket) -> None:
         try:
@@ -435,11 +415,6 @@ class Dispatcher:
             self._not_stored(item, exc)
         else:
             self._fail_undelivered(item, report, f"; the spool did not keep it: {exc.message}")
-
-
-def is_brief(exc: PostroomError) -> bool:
-    """True when the spool only asks for a moment: more waits in memory for the disk than should."""
-    return isinstance(exc, SpoolFullError) and exc.retry_after_s is not None and exc.retry_after_s < _BRIEF_S
 
 
 _REMEDIES = {
