@@ -131,6 +131,33 @@ class TestSigtermWithKafkaAway:
             fleet.check(real_stack, postroom_topic)
         assert all(grace_s / 2 < seconds < grace_s + 1 for grace_s, seconds in taken), taken
 
+    def test_a_full_queue_in_front_of_a_frozen_kafka_is_on_the_disk_within_the_grace_time(
+        self, tmp_path: Path, real_stack: LocalStack, postroom_topic: str
+    ) -> None:
+        """What is handed over takes its time, too: the more is on its way, the sooner that begins."""
+        program = """
+            leave_on_sigterm()
+            with ProducerService(config) as service:
+                publish(service, "first", 1)[0].raise_for_outcome(30)
+                say(ready=1)
+                hear()
+                receipts = publish(service, "one", 99_000)
+                atexit.register(lambda: say(told=kinds(receipts)))
+                say(handed=1)
+                threading.Event().wait()
+        """
+        desk = Desk(tmp_path, real_stack.bootstrap, topics__user_events=postroom_topic, delivery__close_timeout_s=5)
+        with desk.start(program) as process:
+            process.says()
+            real_stack.broker(1).pause()
+            process.hears()
+            process.says()
+            process.signal(signal.SIGTERM)
+            seconds = process.ends()
+            assert process.says() == {"told": {"Spooled": 99_000}}
+        assert seconds < 7, seconds
+        assert desk.waiting() == {"one": 99_000}
+
 
 class Fleet:
     """A worker for each way to be safe and each grace time, all at once and on one spool."""

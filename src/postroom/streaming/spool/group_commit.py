@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -91,8 +92,12 @@ class Batch:
         topics: Mapping[str, Sequence[int]],
         sequence: int,
         appended_ms: int,
+        on_stored: OnStored | None,
     ) -> list[Ticket]:
-        """Add many at once: a third of what one after the other costs. `topics` holds their frames and bytes."""
+        """Add many at once: a third of what one after the other costs. `topics` holds their frames and bytes.
+
+        One callback stands for all of them: for one each, the garbage collector took as long as the rest.
+        """
         sequences = range(sequence, sequence + len(records))
         tickets = [
             Ticket(self, number, record.topic, key_hash, FRAME_HEADER_BYTES + len(body), appended_ms)
@@ -103,6 +108,8 @@ class Batch:
         self.key_hashes += [key_hash for key_hash in key_hashes if key_hash is not None]
         for topic, (frames, size) in topics.items():
             self._count(topic, frames, size)
+        if on_stored is not None:
+            self.callbacks.append((partial(_tell_each, on_stored, tickets), tickets[-1]))
         return tickets
 
     def _count(self, topic: str, frames: int, size: int) -> None:
@@ -122,10 +129,7 @@ class Batch:
         # Its tickets can live long: they must not keep the bytes, nor a circle of references.
         self.callbacks, self.frames, self.tickets, self.key_hashes = [], [], [], []
         for callback, ticket in callbacks:
-            try:
-                callback(ticket)
-            except Exception as exc:  # noqa: BLE001 - whatever one raises, the others must run and the writer go on
-                _log_failure(exc)
+            _tell(callback, ticket)
 
     def wait(self, timeout_s: float | None) -> bool:
         """Return once everybody is answered; False when that took longer than `timeout_s` seconds."""
@@ -135,8 +139,8 @@ class Batch:
 class Ticket(msgspec.Struct, eq=False, gc=False):
     """Stands for one appended record until it is known to be safe.
 
-    For callers there are `sequence`, `place`, `error`, `is_done`, `is_claimed` and `wait`. The rest is what has to be
-    known of the record to count it: one object for all of it, since one of each is made for every record.
+    For callers there are `sequence`, `place`, `error`, `is_taken`, `is_done`, `is_claimed` and `wait`. The rest is what
+    has to be known of the record to count it: one object for all of it, since one of each is made for every record.
     """
 
     batch: Batch
@@ -160,6 +164,11 @@ class Ticket(msgspec.Struct, eq=False, gc=False):
         False when its claim could not be noted on the disk: then it waits in the spool like any other.
         """
         return self.wants_claim and self.batch.claims_hold
+
+    @property
+    def is_taken(self) -> bool:
+        """False for a record of `append_many` that was refused at once; `error` says why."""
+        return bool(self.batch.slot)
 
     @property
     def is_done(self) -> bool:
@@ -208,8 +217,16 @@ def sums_by_topic(records: Sequence[Record], bodies: Sequence[bytes]) -> dict[st
 OnStored: TypeAlias = "Callable[[Ticket], object]"
 
 
-def _log_failure(exc: Exception) -> None:
-    get_logger("postroom.spool").error("spool_callback_failed", operation="spool", error=type(exc).__name__)
+def _tell(on_stored: OnStored, ticket: Ticket) -> None:
+    try:
+        on_stored(ticket)
+    except Exception as exc:  # noqa: BLE001 - whatever one raises, the others must run and the writer go on
+        get_logger("postroom.spool").error("spool_callback_failed", operation="spool", error=type(exc).__name__)
+
+
+def _tell_each(on_stored: OnStored, tickets: Sequence[Ticket], _last: Ticket) -> None:
+    for ticket in tickets:
+        _tell(on_stored, ticket)
 
 
 class WaitingBatches:

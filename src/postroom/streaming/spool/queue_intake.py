@@ -68,7 +68,9 @@ class QueueIntake:
             self._wake()
         return ticket
 
-    def put_many(self, records: Iterable[Record], space: Space) -> list[Ticket]:
+    def put_many(
+        self, records: Iterable[Record], labels: Headers, space: Space, on_stored: OnStored | None
+    ) -> list[Ticket]:
         """Take records in order. See `Spool.append_many`."""
         tickets: list[Ticket] = []
         refusal: PostroomError | None = None
@@ -77,12 +79,12 @@ class QueueIntake:
         while refusal is None and (some := list(islice(rest, PUT_AT_ONCE))):
             bodies: list[bytes] = []
             try:
-                pack_bodies(some, (), now_ms, bodies)
+                pack_bodies(some, labels, now_ms, bodies)
             except NotRepresentableError as exc:
                 refusal = exc
             try:
-                stored = self._put_packed(some[: len(bodies)], bodies, now_ms, space)
-            except SpoolError as exc:
+                stored = self._put_packed(some[: len(bodies)], bodies, now_ms, space, on_stored)
+            except (SpoolError, LifecycleError) as exc:
                 refusal, stored = exc, []
             tickets += stored
             if refusal is not None:
@@ -91,7 +93,12 @@ class QueueIntake:
         return tickets
 
     def _put_packed(
-        self, records: Sequence[Record], bodies: Sequence[bytes], now_ms: int, space: Space
+        self,
+        records: Sequence[Record],
+        bodies: Sequence[bytes],
+        now_ms: int,
+        space: Space,
+        on_stored: OnStored | None,
     ) -> list[Ticket]:
         """Take all or none: asking for each would cost more than packing it. Raises SpoolError."""
         if not records:
@@ -108,13 +115,16 @@ class QueueIntake:
             store.waiting.add_all({topic: count for topic, (count, _) in topics.items()}, key_hashes)
             if size <= BATCH_BYTES:
                 batch = batches.with_room_for(size)
-                tickets = batch.add_all(records, bodies, key_hashes, topics, sequence, now_ms)
+                tickets = batch.add_all(records, bodies, key_hashes, topics, sequence, now_ms, on_stored)
             else:
                 each = enumerate(zip(records, bodies, key_hashes, strict=True), sequence)
                 tickets = [
                     batches.with_room_for(FRAME_HEADER_BYTES + len(body)).add(record, body, key_hash, number, now_ms)
                     for number, (record, body, key_hash) in each
                 ]
+                if on_stored is not None:
+                    for ticket in tickets:
+                        ticket.batch.callbacks.append((on_stored, ticket))
             self._wake()
         return tickets
 

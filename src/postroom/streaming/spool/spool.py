@@ -186,13 +186,21 @@ class Spool:
         """
         return self._queue(kind).append(record, labels, self._space, claim=claim, on_stored=on_stored)
 
-    def append_many(self, records: Iterable[Record], *, kind: Kind = Kind.RECORD) -> list[Ticket]:
-        """Store records in order; a ticket for each.
+    def append_many(
+        self,
+        records: Iterable[Record],
+        *,
+        kind: Kind = Kind.RECORD,
+        labels: Headers = (),
+        on_stored: OnStored | None = None,
+    ) -> list[Ticket]:
+        """Store records in order; a ticket for each. `on_stored(ticket)` is called for each, as `append` would.
 
-        Where `append` would raise, the record and all after it have tickets that are done and hold the error: what
-        was stored before is not forgotten, and nothing overtakes. Raises LifecycleError only.
+        Where `append` would raise, the record and all after it have tickets that are done, hold the error and are not
+        `is_taken`; `on_stored` is not called for them. What was stored before is not forgotten, and nothing overtakes.
+        Raises LifecycleError only, and before anything was taken.
         """
-        return self._queue(kind).append_many(records, self._space)
+        return self._queue(kind).append_many(records, labels, self._space, on_stored)
 
     # -- the way out
 

@@ -116,9 +116,11 @@ class SpoolQueue:
             self._write_all()
         return ticket
 
-    def append_many(self, records: Iterable[Record], space: Space) -> list[Ticket]:
+    def append_many(
+        self, records: Iterable[Record], labels: Headers, space: Space, on_stored: OnStored | None
+    ) -> list[Ticket]:
         """Store records in order. See `Spool.append_many`."""
-        tickets = self._intake.put_many(records, space)
+        tickets = self._intake.put_many(records, labels, space, on_stored)
         if self._thread is None:
             self._write_all()
         return tickets
