@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google_crc32c import extend as crc32c_from
 from google_crc32c import value as crc32c
@@ -22,11 +22,8 @@ _SEGMENT = re.compile(r"([0-9]{20})\.seg")
 _QUEUES = {"records": 1, "dead_letters": 2}
 _SEGMENT_MAGIC, _CURSOR_MAGIC = b"POSTSPOL", b"POSTCURS"
 _VERSION = 1
-_HEADER_BYTES, _FRAMES_BEGIN, _FRAME_HEADER_BYTES = 64, 128, 28
-_SMALLEST_FRAME_BYTES = _FRAME_HEADER_BYTES + 32
+_HEADER_BYTES, _GROUPS_BEGIN, _HEAD_BYTES, _ENTRY_BYTES = 64, 128, 28, 8
 _FOOTER = 255
-_LARGEST_BODY_BYTES = 2**30
-_NULL = 2**32 - 1
 
 
 class Stored(NamedTuple):
@@ -71,12 +68,22 @@ class _Header(NamedTuple):
     seed: int
 
 
-class _Frame(NamedTuple):
+class _Group(NamedTuple):
     kind: int
-    attempts: int
-    sequence: int
-    length: int
-    body_checksum: int
+    is_copy: bool
+    first_sequence: int
+    frames: int
+    body_bytes: int
+    table_checksum: int
+
+    @property
+    def table_bytes(self) -> int:
+        return _ENTRY_BYTES * self.frames
+
+    @property
+    def size(self) -> int:
+        copies = 1 if self.frames == 1 else 2
+        return copies * (_HEAD_BYTES + self.table_bytes) + self.body_bytes
 
 
 class _Cursor(NamedTuple):
@@ -124,9 +131,8 @@ def _read_queue(slot: str, folder: Path, found: SpoolFolders) -> None:
             if any(data):
                 found.bad_ranges += 1
             continue
-        for frame, at in _frames(data, header, found):
-            body = data[at + _FRAME_HEADER_BYTES : at + _FRAME_HEADER_BYTES + frame.length]
-            found.stored.append(_stored(slot, folder.name, header, frame, body, cursor))
+        for sequence, body in _bodies(data, header, found):
+            found.stored.append(_stored(slot, folder.name, header, sequence, body, cursor))
 
 
 # -- segments
@@ -140,99 +146,141 @@ def _segment_header(data: bytes) -> _Header | None:
         seed = crc32c(copy[:60])
         version, begin, kind = struct.unpack_from("<HHB", copy, 8)
         segment_id, first_sequence = struct.unpack_from("<QQ", copy, 16)
-        if seed == struct.unpack_from("<I", copy, 60)[0] and (version, begin) == (_VERSION, _FRAMES_BEGIN):
+        if seed == struct.unpack_from("<I", copy, 60)[0] and (version, begin) == (_VERSION, _GROUPS_BEGIN):
             return _Header(kind, segment_id, first_sequence, seed)
     return None
 
 
-def _frames(data: bytes, header: _Header, found: SpoolFolders) -> Iterator[tuple[_Frame, int]]:
-    """Every whole frame with its place, from the first to the footer or the torn tail."""
-    at, sequence = _FRAMES_BEGIN, header.first_sequence
+def _bodies(data: bytes, header: _Header, found: SpoolFolders) -> Iterator[tuple[int, bytes]]:
+    """Every whole body with its sequence, from the first to the footer or the torn tail."""
+    at, sequence = _GROUPS_BEGIN, header.first_sequence
+    bad = 0  # ranges since the last whole body: at the end of a segment without a footer they are its torn tail
     while at < len(data):
-        frame = _frame_header(data, at, header.seed)
-        if frame is None:
-            good = _next_good(data, at, header.seed, sequence)
-            if good is None:
-                found.torn_tails += any(data[at:])
-                return
-            found.bad_ranges += 1
-            at = good
-            continue
-        body_begins = at + _FRAME_HEADER_BYTES
-        if frame.kind == _FOOTER:
+        group = _head(data, at, header.seed)
+        if group is not None and group.kind == _FOOTER:
+            found.bad_ranges += bad
             return
-        if body_begins + frame.length > len(data):
-            found.torn_tails += 1
-            return
-        if crc32c(data[body_begins : body_begins + frame.length]) == frame.body_checksum:
-            yield frame, at
-        elif _next_good(data, body_begins + frame.length, header.seed, frame.sequence + 1) is None:
-            found.torn_tails += 1  # the last frame: its body was on its way to the disk
+        if group is None or group.is_copy or group.first_sequence < sequence:
+            at, group, skipped = _next_group(data, at, header, sequence)
+            bad += skipped
+            if group is None:
+                break
+        table = _table(data, at, group)
+        if table is None:
+            bad += 1
         else:
-            found.bad_ranges += 1
-        at, sequence = body_begins + frame.length, frame.sequence + 1
+            place = at + _HEAD_BYTES + group.table_bytes
+            for number, (length, checksum) in enumerate(table, group.first_sequence):
+                body = data[place : place + length]
+                if len(body) == length and crc32c(body) == checksum:
+                    found.bad_ranges += bad
+                    bad = 0
+                    yield number, body
+                else:
+                    bad += 1
+                place += length
+        at, sequence = at + group.size, group.first_sequence + group.frames
+    found.torn_tails += bool(bad)
 
 
-def _frame_header(data: bytes, at: int, seed: int) -> _Frame | None:
-    if at + _FRAME_HEADER_BYTES > len(data):
+def _head(data: bytes, at: int, seed: int) -> _Group | None:
+    if at + _HEAD_BYTES > len(data):
         return None
-    checksum, length, body_checksum, kind, flags, reserved, attempts, sequence = struct.unpack_from(
-        "<IIIBBHIQ", data, at
-    )
-    is_good = (
-        crc32c_from(seed, data[at + 4 : at + _FRAME_HEADER_BYTES]) == checksum
-        and length <= _LARGEST_BODY_BYTES
-        and not flags
-        and not reserved
-    )
-    return _Frame(kind, attempts, sequence, length, body_checksum) if is_good else None
+    checksum, kind, copy, reserved, *fields = struct.unpack_from("<IBBHQIII", data, at)
+    is_good = crc32c_from(seed, data[at + 4 : at + _HEAD_BYTES]) == checksum and copy <= 1 and not reserved
+    return _Group(kind, copy == 1, *fields) if is_good and fields[1] else None
 
 
-def _next_good(data: bytes, begin: int, seed: int, sequence: int) -> int | None:
-    """Where the next frame begins whose header holds and whose sequence can follow; None when there is none."""
-    for at in range(begin, len(data) - _FRAME_HEADER_BYTES + 1):
-        frame = _frame_header(data, at, seed)
-        if frame is not None:
-            skipped = frame.sequence - sequence
-            if 0 <= skipped <= (at - begin) // _SMALLEST_FRAME_BYTES + 1:
-                return at
+def _table(data: bytes, at: int, group: _Group) -> list[tuple[int, int]] | None:
+    """The length and the checksum of each body, from before the bodies or from behind them."""
+    places = [at + _HEAD_BYTES]
+    if group.frames > 1:
+        places.append(at + group.size - group.table_bytes)
+    for place in places:
+        table = data[place : place + group.table_bytes]
+        if len(table) == group.table_bytes and crc32c(table) == group.table_checksum:
+            numbers = struct.unpack(f"<{2 * group.frames}I", table)
+            return list(zip(numbers[: group.frames], numbers[group.frames :], strict=True))
     return None
 
 
-def _stored(slot: str, queue: str, header: _Header, frame: _Frame, body: bytes, cursor: _Cursor) -> Stored:
-    timestamp, _, id_bytes, topic_bytes, headers, labels, key_bytes, value_bytes = struct.unpack_from("<qqHHHHII", body)
-    at = 32
-    event_id, at = body[at : at + id_bytes].decode(), at + id_bytes
-    topic, at = body[at : at + topic_bytes].decode(), at + topic_bytes
-    key, at = (None, at) if key_bytes == _NULL else (body[at : at + key_bytes], at + key_bytes)
-    value, at = (None, at) if value_bytes == _NULL else (body[at : at + value_bytes], at + value_bytes)
-    pairs: list[tuple[str, bytes]] = []
-    for _ in range(headers + labels):
-        name_bytes, content_bytes = struct.unpack_from("<HI", body, at)
-        at += 6
-        name, at = body[at : at + name_bytes].decode(), at + name_bytes
-        content, at = body[at : at + content_bytes], at + content_bytes
-        pairs.append((name, content))
+def _next_group(data: bytes, begin: int, header: _Header, sequence: int) -> tuple[int, _Group | None, bool]:
+    """Where the next group begins whose head, or the copy of it, holds and can follow; whether bytes are skipped.
+
+    Without one: whether there is anything but zeros.
+    """
+    for at in range(begin, len(data) - _HEAD_BYTES + 1):
+        if data[at + 4] != header.kind:
+            continue
+        group = _head(data, at, header.seed)
+        if group is None or not 0 <= group.first_sequence - sequence <= (at - begin) // _ENTRY_BYTES + 1:
+            continue
+        starts = at if not group.is_copy else at - group.body_bytes - group.table_bytes - _HEAD_BYTES
+        if starts >= begin:
+            return starts, group, starts > begin
+    return len(data), None, any(data[begin:])
+
+
+def _stored(slot: str, queue: str, header: _Header, sequence: int, body: bytes, cursor: _Cursor) -> Stored:
+    _, label_bytes = struct.unpack_from("<qI", body)
+    labels, at = _unpacked(body, 12) if label_bytes else ([], 12)
+    assert at == 12 + label_bytes
+    (topic, key, value, headers, event_id, timestamp, attempts), at = _unpacked(body, at)
     if at != len(body):
-        raise ValueError(f"the record {frame.sequence} of segment {header.segment_id} has bytes that nothing explains")
+        raise ValueError(f"the record {sequence} of segment {header.segment_id} has bytes that nothing explains")
     low, bitmap = cursor.entries.get((header.segment_id, header.seed), (0, 0))
-    index = frame.sequence - header.first_sequence
+    index = sequence - header.first_sequence
     return Stored(
         slot,
         queue,
         header.segment_id,
-        frame.sequence,
+        sequence,
         event_id,
         topic,
         key,
         value,
-        tuple(pairs[:headers]),
-        tuple(pairs[headers:]),
+        tuple((name, content) for name, content in headers),
+        tuple((name, content) for name, content in labels),
         timestamp,
-        frame.attempts,
+        attempts,
         is_acknowledged=index < low or bool(bitmap >> (index - low) & 1),
-        was_handed_out=frame.sequence < cursor.handed_out,
+        was_handed_out=sequence < cursor.handed_out,
     )
+
+
+# -- MessagePack, as far as the specification uses it
+
+_INTEGERS = {0xCC: "B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: "b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
+_LENGTHS = {0xC4: "B", 0xC5: ">H", 0xC6: ">I", 0xD9: "B", 0xDA: ">H", 0xDB: ">I", 0xDC: ">H", 0xDD: ">I"}
+
+
+def _unpacked(data: bytes, at: int) -> tuple[Any, int]:
+    """The value at `at`, and where the next one begins."""
+    tag = data[at]
+    at += 1
+    if tag < 0x80 or tag >= 0xE0:
+        return tag if tag < 0x80 else tag - 256, at
+    if tag == 0xC0:
+        return None, at
+    if tag in _INTEGERS:
+        (number,) = struct.unpack_from(_INTEGERS[tag], data, at)
+        return number, at + struct.calcsize(_INTEGERS[tag])
+    if 0x90 <= tag < 0xA0 or tag in {0xDC, 0xDD}:
+        length, at = (tag & 0x0F, at) if tag < 0xA0 else _length(tag, data, at)
+        values = []
+        for _ in range(length):
+            value, at = _unpacked(data, at)
+            values.append(value)
+        return values, at
+    length, at = (tag & 0x1F, at) if 0xA0 <= tag < 0xC0 else _length(tag, data, at)
+    content = data[at : at + length]
+    is_text = 0xA0 <= tag < 0xC0 or tag in {0xD9, 0xDA, 0xDB}
+    return content.decode() if is_text else content, at + length
+
+
+def _length(tag: int, data: bytes, at: int) -> tuple[int, int]:
+    (length,) = struct.unpack_from(_LENGTHS[tag], data, at)
+    return length, at + struct.calcsize(_LENGTHS[tag])
 
 
 # -- cursor

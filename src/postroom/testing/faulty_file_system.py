@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.file_system import Entry, File, FileSystem
     from postroom.testing.fault_script import DiskOperation, FaultScript
 
-# The kind of a frame stands at this byte: a footer, and room that is filled ahead, hold no records.
-_KIND_AT = 12
+# The kind of a group stands at this byte: a footer, and room that is filled ahead, hold no records.
+_KIND_AT = 4
 _KINDS = {bytes([kind]) for kind in Kind}
 
 

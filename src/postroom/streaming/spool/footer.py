@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from postroom.streaming.spool.record_format import FOOTER_KIND, FRAME_HEADER_BYTES, pack_frames
+from postroom.streaming.spool.group_format import ENTRY_BYTES, FOOTER_KIND, HEAD_BYTES, pack_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,14 +55,15 @@ class Summary:
 
     def add_batch(self, batch: Batch) -> None:
         """Count the frames of a batch."""
-        if batch.tickets and not self.frames:
-            self.oldest_ms = batch.tickets[0].appended_ms
-        self.frames += len(batch.tickets)
+        if batch.bodies and not self.frames:
+            self.oldest_ms = batch.appended_ms
+        self.frames += len(batch.bodies)
         self.key_hashes.extend(batch.key_hashes)
+        self.key_hashes.extend([ticket.key_hash for ticket in batch.claims if ticket.key_hash is not None])
         add_topics(self.topics, batch.topics)
 
     def pack(self, seed: int, next_sequence: int) -> bytes:
-        """Return the footer frame."""
+        """Return the footer, a group of its own."""
         keys = self.keys
         parts = [_HEAD.pack(self.frames, self.oldest_ms, len(self.topics), len(keys))]
         for topic, (frames, size) in self.topics.items():
@@ -70,9 +71,9 @@ class Summary:
             parts += (_TOPIC.pack(len(name), frames, size), name)
         pairs = sorted(keys.items())
         parts.append(struct.pack(f"<{2 * len(pairs)}I", *(part for pair in pairs for part in pair)))
-        whole = FRAME_HEADER_BYTES + sum(map(len, parts)) + END_BYTES
+        whole = HEAD_BYTES + ENTRY_BYTES + sum(map(len, parts)) + END_BYTES
         parts.append(_END.pack(whole, END_MAGIC))
-        return pack_frames(seed, FOOTER_KIND, [(0, next_sequence, b"".join(parts))])
+        return pack_group(seed, FOOTER_KIND, next_sequence, [b"".join(parts)])
 
 
 def add_topics(sums: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> None:
@@ -86,7 +87,7 @@ def add_topics(sums: dict[str, list[int]], more: Mapping[str, Sequence[int]]) ->
 
 
 def footer_length(last_bytes: bytes) -> int | None:
-    """Return the length of the footer frame that ends with these 8 bytes, None when they end no footer."""
+    """Return the length of the footer that ends with these 8 bytes, None when they end no footer."""
     if len(last_bytes) != END_BYTES:
         return None
     length, magic = _END.unpack(last_bytes)

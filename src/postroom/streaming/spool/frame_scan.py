@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import msgspec
 from google_crc32c import value as crc32c
 
 from postroom.streaming.spool.footer import END_BYTES, Footer, footer_length, parse_footer
-from postroom.streaming.spool.record_format import (
+from postroom.streaming.spool.group_format import (
+    ENTRY_BYTES,
     FOOTER_KIND,
-    FRAME_HEADER_BYTES,
-    FRAMES_BEGIN,
-    SMALLEST_FRAME_BYTES,
-    StoredRecord,
-    parse_body,
-    parse_frame_header,
+    HEAD_BYTES,
+    copied_group_at,
+    find_head,
+    parse_head,
+    parse_table,
 )
+from postroom.streaming.spool.record_format import FRAMES_BEGIN, StoredRecord, parse_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from postroom.streaming.spool.file_system import File
-    from postroom.streaming.spool.record_format import FrameHeader
+    from postroom.streaming.spool.group_format import GroupHead, Table
 
 _CHUNK_BYTES = 256 * 1024
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """A frame that is whole: where it stands, its bytes on the disk with header, its sequence and its record."""
+    """A record whose body is whole: where the body stands and how long it is, its sequence and what was stored."""
 
     offset: int
-    size: int
+    length: int
     sequence: int
     stored: StoredRecord
+
+    @property
+    def size(self) -> int:
+        """What it counts for: its body, and its entry in the table."""
+        return ENTRY_BYTES + self.length
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -50,10 +57,22 @@ class Damage(msgspec.Struct, frozen=True):
 class FrameScan:
     """A position in a segment, and the way on from there.
 
-    `offset` and `next_sequence` are where the next frame is expected. For one thread at a time.
+    `offset` and `next_sequence` are where the next frame is expected, `groups_end` is where the last group ends that
+    was found. For one thread at a time.
     """
 
-    __slots__ = ("_buffer", "_buffer_at", "_file", "_kind", "_seed", "next_sequence", "offset")
+    __slots__ = (
+        "_buffer",
+        "_buffer_at",
+        "_file",
+        "_first",
+        "_kind",
+        "_seed",
+        "_table",
+        "groups_end",
+        "next_sequence",
+        "offset",
+    )
 
     def __init__(self, file: File, *, seed: int, kind: int, next_sequence: int) -> None:
         self._file = file
@@ -61,29 +80,31 @@ class FrameScan:
         self._kind = kind
         self._buffer = b""
         self._buffer_at = 0
-        self.offset = FRAMES_BEGIN
+        self._table: Table | None = None
+        self._first = 0
+        self.offset = self.groups_end = FRAMES_BEGIN
         self.next_sequence = next_sequence
 
     def next(self, end: int, passes: Callable[[int], bool] | None = None) -> Frame | Damage | None:
         """Return the next frame or damaged range before `end` and move on behind it; None when there is no more.
 
-        A frame whose sequence `passes` says True to is passed over, its body unread.
+        A frame whose sequence `passes` says True to is passed over, its body unread. `end` is where a group ends, or
+        the file.
         """
-        while (offset := self.offset) < end:
-            at = self._load(offset, FRAME_HEADER_BYTES, end)
-            if at is None:
-                return self._damaged(offset, end, end)
-            header = parse_frame_header(self._seed, self._buffer, at)
-            if header is None or header.sequence < self.next_sequence or header.kind not in {self._kind, FOOTER_KIND}:
-                return self._damaged(offset, self._resynchronised(offset, end), end)
-            if header.kind == FOOTER_KIND:  # torn, or it would have been found: it can be made again from the frames
-                self.offset = end
-                return None
-            self.next_sequence = header.sequence + 1
-            behind = offset + FRAME_HEADER_BYTES + header.length
-            if passes is None or behind > end or not passes(header.sequence):
-                return self._body(header, offset, behind, end)
-            self.offset = behind
+        while self.offset < end:
+            table, offset, sequence = self._table, self.offset, self.next_sequence
+            if table is None:
+                damage = self._enter(end)
+                if damage is not None:
+                    return damage
+                continue
+            index = sequence - self._first
+            if index == len(table.lengths):
+                self._table, self.offset = None, self.groups_end
+                continue
+            self.offset, self.next_sequence = offset + table.lengths[index], sequence + 1
+            if passes is None or not passes(sequence):
+                return self._body(table, index, offset, end)
         return None
 
     def run(self, end: int) -> Iterator[Frame | Damage]:
@@ -91,19 +112,57 @@ class FrameScan:
         while (found := self.next(end)) is not None:
             yield found
 
-    def _body(self, header: FrameHeader, offset: int, behind: int, end: int) -> Frame | Damage:
-        at = self._load(offset, behind - offset, end)
+    def _body(self, table: Table, index: int, offset: int, end: int) -> Frame | Damage:
+        length = table.lengths[index]
+        at = self._load(offset, length, end)
         if at is None:
             return self._damaged(offset, end, end)
-        body = self._buffer[at + FRAME_HEADER_BYTES : at + behind - offset]
-        try:
-            stored = parse_body(body, header.attempts) if crc32c(body) == header.body_checksum else None
-        except ValueError:
-            stored = None
-        if stored is None:
-            return self._damaged(offset, behind, end)
-        self.offset = behind
-        return Frame(offset, behind - offset, header.sequence, stored)
+        body, stored = self._buffer[at : at + length], None
+        if crc32c(body) == table.checksums[index]:
+            with contextlib.suppress(ValueError):
+                stored = parse_body(body)
+        if stored is not None:
+            return Frame(offset, length, self.next_sequence - 1, stored)
+        is_last = index + 1 == len(table.lengths) and self.groups_end >= end
+        return Damage(offset, length, is_last)
+
+    def _enter(self, end: int) -> Damage | None:
+        """Go into the group that begins here; a damaged range where none does that can be read."""
+        begin = self.offset
+        at = self._load(begin, HEAD_BYTES, end)
+        if at is None:
+            return self._damaged(begin, end, end)
+        head = parse_head(self._seed, self._buffer, at)
+        if head is None or head.is_copy or not self._fits(head):
+            head, behind = self._resynchronised(begin, end)
+            if head is None:
+                return self._damaged(begin, behind, end)
+        if head.kind == FOOTER_KIND:  # torn, or it would have been found: it can be made again from the frames
+            self.offset = end
+            return None
+        table = self._table_of(head, begin, end)
+        if table is None:
+            self.next_sequence = head.first_sequence + head.frames
+            return self._damaged(begin, min(begin + head.size, end), end)
+        self._table, self._first, self.next_sequence = table, head.first_sequence, head.first_sequence
+        self.offset = begin + HEAD_BYTES + head.table_bytes
+        self.groups_end = min(begin + head.size, end)
+        return None
+
+    def _fits(self, head: GroupHead) -> bool:
+        return head.first_sequence >= self.next_sequence and head.kind in {self._kind, FOOTER_KIND}
+
+    def _table_of(self, head: GroupHead, begin: int, end: int) -> Table | None:
+        """Return the table of the group, from its beginning or from its copy."""
+        places = [begin + HEAD_BYTES]
+        if head.frames > 1:
+            places.append(begin + 2 * HEAD_BYTES + head.table_bytes + head.body_bytes)
+        for place in places:
+            at = self._load(place, head.table_bytes, end)
+            table = None if at is None else parse_table(head, self._buffer[at : at + head.table_bytes])
+            if table is not None:
+                return table
+        return None
 
     def _load(self, offset: int, count: int, end: int) -> int | None:
         """Have `count` bytes from `offset` in the buffer; return where there, None when they are not before `end`."""
@@ -120,35 +179,35 @@ class FrameScan:
         self.offset = behind
         return Damage(start, behind - start, behind >= end)
 
-    def _resynchronised(self, offset: int, end: int) -> int:
-        """Return where the next good frame header after the bad one at `offset` stands; `end` if nowhere."""
-        rest = self._file.read_at(end - offset, offset)
-        marks = bytes((self._kind, 0, 0, 0))  # kind, flags, reserved: these need no checksum to be looked for
-        found = rest.find(marks, 13)
-        while found >= 0:
-            at = found - 12
-            header = parse_frame_header(self._seed, rest, at) if at + FRAME_HEADER_BYTES <= len(rest) else None
-            if header is not None and 0 <= header.sequence - self.next_sequence <= at // SMALLEST_FRAME_BYTES + 1:
-                return offset + at
-            found = rest.find(marks, found + 1)
-        return end
+    def _resynchronised(self, begin: int, end: int) -> tuple[GroupHead | None, int]:
+        """Return the head of the group at `begin` from its copy, or None and where the next group begins."""
+        rest = self._file.read_at(end - begin, begin)
+        found = find_head(self._seed, self._kind, rest, self.next_sequence, copy=False)
+        if found is not None:
+            rest = rest[: found[0]]
+        copied = find_head(self._seed, self._kind, rest, self.next_sequence, copy=True)
+        if copied is not None:
+            at = copied_group_at(copied[1], copied[0])
+            return (copied[1], begin) if not at else (None, begin + at)
+        return None, end if found is None else begin + found[0]
 
 
 def read_footer(file: File, size: int, seed: int) -> tuple[int, int, Footer] | None:
-    """Return where the frames end, the sequence after the last, and the sums; None without a whole footer."""
-    if size < FRAMES_BEGIN + FRAME_HEADER_BYTES + END_BYTES:
+    """Return where the groups end, the sequence after the last frame, and the sums; None without a whole footer."""
+    if size < FRAMES_BEGIN + HEAD_BYTES + ENTRY_BYTES + END_BYTES:
         return None
     length = footer_length(file.read_at(END_BYTES, size - END_BYTES))
-    if length is None or not FRAME_HEADER_BYTES < length <= size - FRAMES_BEGIN:
+    if length is None or not HEAD_BYTES + ENTRY_BYTES < length <= size - FRAMES_BEGIN:
         return None
     data = file.read_at(length, size - length)
-    header = parse_frame_header(seed, data, 0) if len(data) == length else None
-    if header is None or header.kind != FOOTER_KIND or header.length != length - FRAME_HEADER_BYTES:
+    head = parse_head(seed, data, 0) if len(data) == length else None
+    if head is None or head.kind != FOOTER_KIND or head.size != length:
         return None
-    body = data[FRAME_HEADER_BYTES:]
-    if crc32c(body) != header.body_checksum:
+    table = parse_table(head, data[HEAD_BYTES : HEAD_BYTES + head.table_bytes])
+    body = data[HEAD_BYTES + head.table_bytes :]
+    if table is None or (crc32c(body),) != table.checksums:
         return None
     try:
-        return size - length, header.sequence, parse_footer(body)
+        return size - length, head.first_sequence, parse_footer(body)
     except ValueError:
         return None

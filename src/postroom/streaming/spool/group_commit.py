@@ -6,13 +6,15 @@ import threading
 from collections import deque
 from copy import copy
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from postroom.libs.exceptions import ReceiptTimeoutError
 from postroom.libs.logger import get_logger
-from postroom.streaming.spool.record_format import FRAME_HEADER_BYTES, Kind
+from postroom.streaming.spool.group_format import ENTRY_BYTES, group_bytes
+from postroom.streaming.spool.record_format import Kind  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,24 +36,25 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 class Batch:
     """Frames that are written and synced together. The queue's lock guards it until the writer has taken it.
 
-    `frames` holds attempts, sequence and body of each, `topics` frames and bytes by topic, `key_hashes` those of the
-    records that have one. `claims` says how many tickets want a claim; `claims_hold` turns true when these are noted as
-    handed out.
+    `bodies` are those of the frames, whose sequences rise by one from `first_sequence`; the first was appended at
+    `appended_ms`. `topics` holds frames and bytes by topic, `claims` the tickets that want a claim, `key_hashes` those
+    of the other records that have one. `claims_hold` turns true when the claims are noted as handed out.
     """
 
     __slots__ = (
         "_done",
+        "appended_ms",
+        "bodies",
         "callbacks",
         "claims",
         "claims_hold",
         "error",
-        "frames",
+        "first_sequence",
         "is_done",
         "key_hashes",
         "kind",
         "size",
         "slot",
-        "tickets",
         "topics",
     )
 
@@ -59,12 +62,13 @@ class Batch:
         self.slot = slot
         self.kind = kind
         self.size = 0
-        self.frames: list[tuple[int, int, bytes]] = []
-        self.tickets: list[Ticket] = []
+        self.first_sequence = 0
+        self.appended_ms = 0
+        self.bodies: list[bytes] = []
         self.topics: dict[str, list[int]] = {}
         self.key_hashes: list[int] = []
+        self.claims: list[Ticket] = []
         self.callbacks: list[tuple[OnStored, Ticket]] = []
-        self.claims = 0
         self.claims_hold = False
         self.is_done = False
         self.error: PostroomError | None = None
@@ -74,19 +78,21 @@ class Batch:
         self, record: Record, body: bytes, key_hash: int | None, sequence: int, appended_ms: int, *, claim: bool = False
     ) -> Ticket:
         """Add one record."""
-        size = FRAME_HEADER_BYTES + len(body)
-        ticket = Ticket(self, sequence, record.topic, key_hash, size, appended_ms, claim)
-        self.frames.append((record.attempt, sequence, body))
-        self.tickets.append(ticket)
-        self.claims += claim
+        if not self.bodies:
+            self.first_sequence, self.appended_ms = sequence, appended_ms
+        size = ENTRY_BYTES + len(body)
+        self.bodies.append(body)
         self._count(record.topic, 1, size)
+        if claim:
+            ticket = Ticket(self, sequence, record.topic, key_hash, size, appended_ms, wants_claim=True)
+            self.claims.append(ticket)
+            return ticket
         if key_hash is not None:
             self.key_hashes.append(key_hash)
-        return ticket
+        return Ticket(self, sequence)
 
     def add_all(
         self,
-        records: Sequence[Record],
         bodies: Sequence[bytes],
         key_hashes: Sequence[int | None],
         topics: Mapping[str, Sequence[int]],
@@ -94,20 +100,17 @@ class Batch:
         appended_ms: int,
         on_stored: OnStored | None,
     ) -> list[Ticket]:
-        """Add many at once: a third of what one after the other costs. `topics` holds their frames and bytes.
+        """Add many at once. `topics` holds their frames and bytes.
 
         One callback stands for all of them: for one each, the garbage collector took as long as the rest.
         """
-        sequences = range(sequence, sequence + len(records))
-        tickets = [
-            Ticket(self, number, record.topic, key_hash, FRAME_HEADER_BYTES + len(body), appended_ms)
-            for number, record, key_hash, body in zip(sequences, records, key_hashes, bodies, strict=True)
-        ]
-        self.frames += zip([record.attempt for record in records], sequences, bodies, strict=True)
-        self.tickets += tickets
+        if not self.bodies:
+            self.first_sequence, self.appended_ms = sequence, appended_ms
+        self.bodies += bodies
         self.key_hashes += [key_hash for key_hash in key_hashes if key_hash is not None]
         for topic, (frames, size) in topics.items():
             self._count(topic, frames, size)
+        tickets = list(map(Ticket, repeat(self), range(sequence, sequence + len(bodies))))
         if on_stored is not None:
             self.callbacks.append((partial(_tell_each, on_stored, tickets), tickets[-1]))
         return tickets
@@ -120,6 +123,24 @@ class Batch:
         sums[0] += frames
         sums[1] += size
 
+    @property
+    def next_sequence(self) -> int:
+        """The sequence after its last frame."""
+        return self.first_sequence + len(self.bodies)
+
+    @property
+    def disk_bytes(self) -> int:
+        """What it takes on the disk."""
+        count = len(self.bodies)
+        return group_bytes(count, self.size - ENTRY_BYTES * count) if count else 0
+
+    def unclaimed(self) -> dict[str, int]:
+        """Return how many of its records of each topic want no claim."""
+        counts = {topic: frames for topic, (frames, _) in self.topics.items()}
+        for ticket in self.claims:
+            counts[ticket.topic] -= 1
+        return counts
+
     def complete(self, error: PostroomError | None) -> None:
         """Answer everybody, in the order of the frames; None is: safe."""
         self.error = error
@@ -127,7 +148,7 @@ class Batch:
         self._done.set()
         callbacks = self.callbacks
         # Its tickets can live long: they must not keep the bytes, nor a circle of references.
-        self.callbacks, self.frames, self.tickets, self.key_hashes = [], [], [], []
+        self.callbacks, self.bodies, self.claims, self.key_hashes = [], [], [], []
         for callback, ticket in callbacks:
             _tell(callback, ticket)
 
@@ -140,15 +161,15 @@ class Ticket(msgspec.Struct, eq=False, gc=False):
     """Stands for one appended record until it is known to be safe.
 
     For callers there are `sequence`, `place`, `error`, `is_taken`, `is_done`, `is_claimed` and `wait`. The rest is what
-    has to be known of the record to count it: one object for all of it, since one of each is made for every record.
+    has to be known of a claimed record to count it out, and is not set for others: one object for all of it.
     """
 
     batch: Batch
     sequence: int
-    topic: str
-    key_hash: int | None
-    size: int
-    appended_ms: int
+    topic: str = ""
+    key_hash: int | None = None
+    size: int = 0
+    appended_ms: int = 0
     wants_claim: bool = False
 
     @property
@@ -198,19 +219,19 @@ def refused_ticket(error: PostroomError, kind: Kind) -> Ticket:
     """Return the ticket of a record that was not taken."""
     batch = Batch("", kind)
     batch.complete(error)
-    return Ticket(batch, 0, "", None, 0, 0)
+    return Ticket(batch, 0)
 
 
 def sums_by_topic(records: Sequence[Record], bodies: Sequence[bytes]) -> dict[str, list[int]]:
     """Return how many frames of each topic these make, and of how many bytes. Most often it is one topic."""
-    topics = [record.topic for record in records]
-    if topics.count(topics[0]) == len(topics):
-        return {topics[0]: [len(topics), FRAME_HEADER_BYTES * len(bodies) + sum(map(len, bodies))]}
-    sums: dict[str, list[int]] = {}
-    for topic, body in zip(topics, bodies, strict=True):
-        found = sums.setdefault(topic, [0, 0])
+    topics = {record.topic for record in records}
+    if len(topics) == 1:
+        return {topics.pop(): [len(bodies), ENTRY_BYTES * len(bodies) + sum(map(len, bodies))]}
+    sums: dict[str, list[int]] = {topic: [0, 0] for topic in topics}
+    for record, body in zip(records, bodies, strict=True):
+        found = sums[record.topic]
         found[0] += 1
-        found[1] += FRAME_HEADER_BYTES + len(body)
+        found[1] += ENTRY_BYTES + len(body)
     return sums
 
 
@@ -259,7 +280,7 @@ class WaitingBatches:
 
     def first_sequence(self, otherwise: int) -> int:
         """Return the sequence of the first frame among them, `otherwise` where there is none."""
-        return self._batches[0].tickets[0].sequence if self._batches else otherwise
+        return self._batches[0].first_sequence if self._batches else otherwise
 
     def take(self) -> Batch:
         """Take the first batch; its frames count as waiting until `forget`."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from postroom.libs.exceptions import LifecycleError, NotRepresentableError, SpoolError, SpoolFullError
 from postroom.streaming.spool.group_commit import BATCH_BYTES, refused_ticket, sums_by_topic
-from postroom.streaming.spool.record_format import FRAME_HEADER_BYTES, pack_bodies, pack_body
+from postroom.streaming.spool.group_format import ENTRY_BYTES, group_bytes
+from postroom.streaming.spool.record_format import pack_bodies, pack_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -52,9 +53,9 @@ class QueueIntake:
         now_ms = self._clock.time_ms()
         body = pack_body(record, labels, now_ms)
         key_hash = self._place.hash_of(record)
-        store, size = self._store, FRAME_HEADER_BYTES + len(body)
+        store, size = self._store, ENTRY_BYTES + len(body)
         with self._place.lock:
-            refusal = self._refusal(size, space)
+            refusal = self._refusal(group_bytes(1, len(body)), space)
             if refusal is not None:
                 raise refusal
             sequence = store.next_sequence
@@ -77,11 +78,7 @@ class QueueIntake:
         rest = iter(records)
         now_ms = self._clock.time_ms()
         while refusal is None and (some := list(islice(rest, PUT_AT_ONCE))):
-            bodies: list[bytes] = []
-            try:
-                pack_bodies(some, labels, now_ms, bodies)
-            except NotRepresentableError as exc:
-                refusal = exc
+            bodies, refusal = _packed(some, labels, now_ms)
             try:
                 stored = self._put_packed(some[: len(bodies)], bodies, now_ms, space, on_stored)
             except (SpoolError, LifecycleError) as exc:
@@ -89,7 +86,8 @@ class QueueIntake:
             tickets += stored
             if refusal is not None:
                 tickets += [refused_ticket(refusal, self._place.kind) for _ in range(len(some) - len(stored))]
-        tickets += [refused_ticket(refusal, self._place.kind) for _ in rest if refusal is not None]
+        if refusal is not None:
+            tickets += [refused_ticket(refusal, self._place.kind) for _ in rest]
         return tickets
 
     def _put_packed(
@@ -107,7 +105,7 @@ class QueueIntake:
         size = sum([total for _, total in topics.values()])
         store, batches = self._store, self._batches
         with self._place.lock:
-            refusal = self._refusal(size, space)
+            refusal = self._refusal(group_bytes(len(bodies), size), space)
             if refusal is not None:
                 raise refusal
             sequence = store.next_sequence
@@ -115,11 +113,11 @@ class QueueIntake:
             store.waiting.add_all({topic: count for topic, (count, _) in topics.items()}, key_hashes)
             if size <= BATCH_BYTES:
                 batch = batches.with_room_for(size)
-                tickets = batch.add_all(records, bodies, key_hashes, topics, sequence, now_ms, on_stored)
+                tickets = batch.add_all(bodies, key_hashes, topics, sequence, now_ms, on_stored)
             else:
                 each = enumerate(zip(records, bodies, key_hashes, strict=True), sequence)
                 tickets = [
-                    batches.with_room_for(FRAME_HEADER_BYTES + len(body)).add(record, body, key_hash, number, now_ms)
+                    batches.with_room_for(ENTRY_BYTES + len(body)).add(record, body, key_hash, number, now_ms)
                     for number, (record, body, key_hash) in each
                 ]
                 if on_stored is not None:
@@ -144,3 +142,19 @@ class QueueIntake:
                 "the spool has reached its limit", retry_after_s=FULL_RETRY_S, remedy="let it drain, or allow it more"
             )
         return None
+
+
+def _packed(
+    records: Sequence[Record], labels: Headers, now_ms: int
+) -> tuple[list[bytes], NotRepresentableError | None]:
+    """Return the bytes of the records before the first that no frame can hold, and what is said of that one."""
+    try:
+        return pack_bodies(records, labels, now_ms), None
+    except NotRepresentableError:
+        bodies: list[bytes] = []
+        for record in records:  # one by one: which it was, the loop in C does not say
+            try:
+                bodies.append(pack_body(record, labels, now_ms))
+            except NotRepresentableError as exc:
+                return bodies, exc
+        return bodies, None

@@ -13,7 +13,7 @@ from postroom.libs.logger import get_logger
 from postroom.streaming.spool.cursor_keeper import CLAIM_STRIDE
 from postroom.streaming.spool.footer import add_topics
 from postroom.streaming.spool.group_commit import WaitingBatches
-from postroom.streaming.spool.record_format import pack_frames
+from postroom.streaming.spool.group_format import pack_group
 from postroom.streaming.spool.segments import create_segment
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class QueueWriter:
                 if not self.waiting:
                     return False
                 batch = self.waiting.take()
+            size = batch.disk_bytes
             try:
                 error = self._commit(batch)
             except Exception as exc:  # noqa: BLE001 - a fault of ours must leave nobody waiting for ever
@@ -78,7 +79,7 @@ class QueueWriter:
         batch.complete(error)
         if error is None and segment is not None:
             with self._place.lock:
-                segment.held_back -= batch.size
+                segment.held_back -= size
         return True
 
     def try_again(self) -> None:
@@ -119,17 +120,16 @@ class QueueWriter:
         writer: SegmentWriter | None = None
         try:
             writer = self._writer_for(batch)
-            seed, kind = writer.segment.header.seed, self._place.kind
-            writer.append(pack_frames(seed, kind, batch.frames))
+            seed, first = writer.segment.header.seed, batch.first_sequence
+            writer.append(pack_group(seed, self._place.kind, first, batch.bodies) if batch.bodies else b"")
         except Exception as exc:  # noqa: BLE001 - whatever it is, the batch was not stored and its callers must know
             may_resurface = False
             if writer is not None:
                 may_resurface = not writer.cut_back()
                 self._give_up(writer)
-            return self._failed(batch, _os_error(exc), may_resurface=may_resurface and bool(batch.tickets))
-        claims = [ticket for ticket in batch.tickets if ticket.wants_claim] if batch.claims else []
-        batch.claims_hold = self._is_noted(claims)
-        self._stored(batch, writer, claims)
+            return self._failed(batch, _os_error(exc), may_resurface=may_resurface and bool(batch.bodies))
+        batch.claims_hold = self._is_noted(batch.claims)
+        self._stored(batch, writer)
         return None
 
     def _broken(self, exc: Exception) -> SpoolError:
@@ -157,7 +157,7 @@ class QueueWriter:
             self._give_up(writer)
             writer.close()
         elif writer is not None and writer.summary.frames:
-            if writer.segment.frames_end + batch.size <= self._settings.segment_bytes:
+            if writer.segment.frames_end + batch.disk_bytes <= self._settings.segment_bytes:
                 return writer
             self._seal(writer)
         elif writer is not None:
@@ -169,9 +169,7 @@ class QueueWriter:
         self._keeper.ensure()  # while there is room: a full disk must not keep records from being handed out
         with place.lock:
             # A try without frames may come while some wait: they go into this segment, and have their numbers already.
-            first = (
-                batch.tickets[0].sequence if batch.tickets else self.waiting.first_sequence(self._store.next_sequence)
-            )
+            first = batch.first_sequence or self.waiting.first_sequence(self._store.next_sequence)
             segment_id = self._store.next_id
         writer = create_segment(
             place.file_system,
@@ -189,34 +187,31 @@ class QueueWriter:
             self._store.add(writer.segment)
         return writer
 
-    def _stored(self, batch: Batch, writer: SegmentWriter, claims: list[Ticket]) -> None:
-        segment, summary = writer.segment, writer.summary
+    def _stored(self, batch: Batch, writer: SegmentWriter) -> None:
+        segment, summary, size = writer.segment, writer.summary, batch.disk_bytes
         with self._place.lock:
             if batch.claims_hold:
-                self._hand.take_claimed(segment, claims)
+                self._hand.take_claimed(segment, batch.claims)
             else:
-                for ticket in claims:
+                for ticket in batch.claims:
                     self._store.waiting.add(ticket.topic, ticket.key_hash)
             summary.add_batch(batch)
             add_topics(segment.topics, batch.topics)
             segment.oldest_ms = summary.oldest_ms
-            segment.waiting += len(batch.tickets)
-            segment.frames_end += batch.size
-            segment.held_back += batch.size
+            segment.waiting += len(batch.bodies)
+            segment.frames_end += size
+            segment.held_back += size
             segment.size = segment.frames_end
-            if batch.tickets:
-                segment.next_sequence = batch.tickets[-1].sequence + 1
-            self._store.disk_bytes += batch.size
+            if batch.bodies:
+                segment.next_sequence = batch.next_sequence
+            self._store.disk_bytes += size
             self.waiting.forget(batch)
             self._availability.succeeded()
 
     def _failed(self, batch: Batch, exc: OSError, *, may_resurface: bool) -> SpoolError:
-        place = self._place
-        with place.lock:
+        with self._place.lock:
             self.waiting.forget(batch)
-            for ticket in batch.tickets:
-                if not ticket.wants_claim:
-                    self._store.waiting.remove(ticket.topic, ticket.key_hash)
+            self._store.waiting.remove_all(batch.unclaimed(), batch.key_hashes)
             return self._availability.failed(exc, self._settings.clock.monotonic(), may_resurface=may_resurface)
 
     def _seal(self, writer: SegmentWriter) -> None:

@@ -14,7 +14,8 @@ from postroom.streaming.spool.cursor import CURSOR_NAME, AckEntry
 from postroom.streaming.spool.damage_control import DamageControl, new_scan
 from postroom.streaming.spool.footer import Summary
 from postroom.streaming.spool.frame_scan import Damage, read_footer
-from postroom.streaming.spool.record_format import FRAMES_BEGIN, SMALLEST_FRAME_BYTES, KeyHash, Kind
+from postroom.streaming.spool.group_format import ENTRY_BYTES
+from postroom.streaming.spool.record_format import FRAMES_BEGIN, KeyHash, Kind
 from postroom.streaming.spool.segments import open_segment, segment_id_of
 from postroom.streaming.spool.trials import TRIAL_NAME
 from postroom.streaming.spool.waiting import Waiting
@@ -108,7 +109,7 @@ class SegmentStore:
                     foreign.append(path.rpartition("/")[2])
                 continue
             # No frame in it can have a sequence as high as this; the next segment begins there.
-            beyond = segment.header.first_sequence + (segment.size - FRAMES_BEGIN) // SMALLEST_FRAME_BYTES + 1
+            beyond = segment.header.first_sequence + (segment.size - FRAMES_BEGIN) // ENTRY_BYTES + 1
             self.next_sequence = max(self.next_sequence, beyond)
             self._segments.append(segment)
             self.disk_bytes += segment.size
@@ -252,8 +253,9 @@ class SegmentStore:
                 record = found.stored.record
                 summary.add(record.topic, self._place.hash_of(record), found.size, found.stored.appended_ms)
         if damages and damages[-1].at_end and footer is None:
-            segment.frames_end = damages[0].offset
-            self.damage.note_torn(segment, file, segment.frames_end)
+            # Whole frames of a torn group come before it: then the group is read to its end, past what is lost of it.
+            segment.frames_end = max(damages[0].offset, scan.groups_end)
+            self.damage.note_torn(segment, file, damages[0].offset)
         else:
             self._note_all(segment, damages)
         segment.next_sequence = max(scan.next_sequence, expected)

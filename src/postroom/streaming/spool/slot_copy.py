@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from postroom.libs.exceptions import LifecycleError
 from postroom.streaming.spool.cursor import CURSOR_NAME, Cursor, parse_cursor
 from postroom.streaming.spool.file_system import Entry
-from postroom.streaming.spool.record_format import FRAMES_BEGIN, SMALLEST_FRAME_BYTES
+from postroom.streaming.spool.group_format import ENTRY_BYTES
+from postroom.streaming.spool.record_format import FRAMES_BEGIN
 from postroom.streaming.spool.segments import open_segment, segment_id_of, write_all
 from postroom.streaming.spool.slots import LOCK_NAME, QUARANTINE_NAME, QUEUE_FOLDERS
 from postroom.streaming.spool.trials import TRIAL_NAME
@@ -122,7 +123,7 @@ class SlotCopy:
         for name in self._segments(path):
             segment = open_segment(self._files, f"{path}/{name}")
             if segment is not None:
-                most = (segment.size - FRAMES_BEGIN) // SMALLEST_FRAME_BYTES + 1
+                most = (segment.size - FRAMES_BEGIN) // ENTRY_BYTES + 1
                 beyond = max(beyond, segment.header.first_sequence + most)
         return beyond
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class Waiting:
         if key_hash is not None and self._keys is not None:
             with self._keys_lock:
                 self._keys.remove(key_hash)
+
+    def remove_all(self, by_topic: Mapping[str, int], key_hashes: Iterable[int]) -> None:
+        """Count records out that were counted in and not stored."""
+        self.remove_lost(by_topic, Counter(key_hashes))
 
     def remove_lost(self, by_topic: Mapping[str, int], keys: Mapping[int, int]) -> None:
         """Count out what turned out unreadable."""

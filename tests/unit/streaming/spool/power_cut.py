@@ -241,11 +241,11 @@ class PowerCutLife:
         if frames:
             path, frame = self._random.choice(frames)
             content = bytearray(self._disk.content(path))
-            content[frame.offset + self._random.randrange(28, frame.size)] ^= 1 << self._random.randrange(8)
+            content[frame.offset + self._random.randrange(frame.length)] ^= 1 << self._random.randrange(8)
             self._disk.put(path, bytes(content))
             name = frame.stored.record.event_id
             if name not in self._acknowledged:
-                self._damaged[name] = bytes(content[frame.offset : frame.offset + frame.size])
+                self._damaged[name] = bytes(content[frame.offset : frame.offset + frame.length])
         self._use(self._disk)
 
     # -- the disk

@@ -33,10 +33,12 @@ def _again(disk: ModelFileSystem) -> Spool:
     return quiet("/spool", file_system=disk, clock=ManualClock(), cursor_bytes=256, key_counters=64)
 
 
-def _filled(*, sealed: bool) -> tuple[bytes, list[Frame], int]:
-    """A segment with six records: its bytes, its frames, where they end."""
+def _filled(*, sealed: bool, together: bool = True) -> tuple[bytes, list[Frame], int]:
+    """A segment with six records, of one group or of six: its bytes, its frames, where they end."""
     disk, spool = _model()
-    spool.append_many([record(number, key=b"%d" % number) for number in range(COUNT)])
+    records = [record(number, key=b"%d" % number) for number in range(COUNT)]
+    for some in [records] if together else [[one] for one in records]:
+        spool.append_many(some)
     end = len(disk.content(SEGMENT))
     if sealed:
         spool.stop()
@@ -55,22 +57,31 @@ def _opened(content: bytes) -> tuple[ModelFileSystem, Spool]:
     return disk, _again(disk)
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("sealed", [False, True])
-def test_a_segment_cut_at_any_byte_gives_every_record_before_the_cut(sealed: bool) -> None:
-    content, frames, _ = _filled(sealed=sealed)
+def test_a_segment_cut_at_any_byte_gives_every_record_before_the_cut(sealed: bool, together: bool) -> None:
+    content, frames, end = _filled(sealed=sealed, together=together)
     for cut in range(len(content)):
         disk, spool = _opened(content[:cut])
-        whole = [frame.stored.record.event_id for frame in frames if frame.offset + frame.size <= cut]
+        whole = [frame.stored.record.event_id for frame in frames if frame.offset + frame.length <= cut]
         found = drained(spool)
         assert ids(found) == whole
+        assert spool.waiting("topic") == len(whole)
         spool.append(record(99)).wait()
         assert ids(drained(spool)) == ["id-99"]
         _drop_all(spool, found)
         # What was cut off stands nowhere; what was left of the torn record is kept.
-        torn = next((frame for frame in frames if frame.offset < cut < frame.offset + frame.size), None)
         kept = [disk.content(path) for path in disk.paths("/spool/0001") if "quarantine" in path]
-        if torn is not None and cut >= 128:
-            assert [data[128:] for data in kept] == [content[torn.offset : cut].rstrip(b"\0")]
+        begins = 128
+        for frame in frames:
+            if frame.offset + frame.length <= cut:
+                begins = frame.offset + frame.length
+            elif frame.offset <= cut:
+                begins = frame.offset
+        if len(whole) < COUNT and begins < cut and cut >= 128:
+            left = content[begins:cut].rstrip(b"\0")
+            assert [data[128:] for data in kept] == [left] * bool(left)
+        assert not kept or len(whole) < COUNT or cut > end, "a copy that is cut off is nothing to keep"
 
 
 def _drop_all(spool: Spool, found: list[SpooledRecord]) -> None:
@@ -79,28 +90,36 @@ def _drop_all(spool: Spool, found: list[SpooledRecord]) -> None:
     spool.tend()
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("sealed", [False, True])
-def test_a_flip_of_any_bit_costs_at_most_the_record_it_hits(sealed: bool) -> None:
-    content, frames, end = _filled(sealed=sealed)
+def test_a_flip_of_any_bit_costs_at_most_the_record_it_hits(sealed: bool, together: bool) -> None:
+    content, frames, end = _filled(sealed=sealed, together=together)
     everything = [frame.stored.record.event_id for frame in frames]
+    framing = 0 if together else 36  # of one record alone there is no copy
     for bit in range(len(content) * 8):
         at = bit // 8
         flipped = bytearray(content)
         flipped[at] ^= 1 << bit % 8
         disk, spool = _opened(bytes(flipped))
-        hit = next((frame for frame in frames if frame.offset <= at < frame.offset + frame.size), None)
+        hit = next((frame for frame in frames if frame.offset - framing <= at < frame.offset + frame.length), None)
         expected = [name for name in everything if hit is None or name != hit.stored.record.event_id]
         found = drained(spool)
         assert ids(found) == expected, (at, bit)
         status = spool.status()
         assert status.records == len(expected)
+        damages = status.slots[0].records.damages
+        kept = [disk.content(path)[128:] for path in disk.paths("/spool/0001") if "quarantine" in path]
         if hit is not None:
-            damages = status.slots[0].records.damages
             assert damages.ranges + damages.torn_tails == 1
-            (kept,) = (disk.content(path) for path in disk.paths("/spool/0001") if "quarantine" in path)
-            assert kept[128:] == flipped[hit.offset : hit.offset + hit.size]
-        else:
-            assert at < 128 or at >= end
+            begin = hit.offset if at >= hit.offset else hit.offset - framing
+            behind = hit.offset + hit.length
+            if not sealed and hit is frames[-1]:  # then it is a torn tail, with all that is behind it
+                behind = end
+            assert [one.rstrip(b"\0") for one in kept] == [flipped[begin:behind].rstrip(b"\0")]
+        elif at < end:
+            assert not kept
+            assert damages.ranges + damages.torn_tails == 0
+            assert together or at < 128
         for waiting in found:
             spool.ack(waiting)
         assert spool.is_empty
@@ -119,7 +138,7 @@ def test_a_zero_filled_tail_is_torn_and_leaves_no_trace() -> None:
 
 def test_a_frame_inside_a_value_is_not_taken_for_a_record() -> None:
     content, frames, _ = _filled(sealed=False)
-    inside = content[frames[2].offset : frames[2].offset + frames[2].size]
+    inside = content[128:]
     disk, spool = _model()
     spool.append(record(0)).wait()
     spool.append(frames[0].stored.record.__class__("topic", None, inside * 3, (), "outer", 0)).wait()
@@ -235,7 +254,7 @@ def test_damage_that_has_no_room_in_quarantine_keeps_its_segment() -> None:
     header = parse_segment_header(content[:128])
     assert header is not None
     flipped = bytearray(content)
-    flipped[frames[1].offset + 40] ^= 1
+    flipped[frames[1].offset + 12] ^= 1
     disk = ModelFileSystem()
     for folder in ("/spool", "/spool/0001", "/spool/0001/records"):
         disk.make_folder(folder)

@@ -88,8 +88,8 @@ class _DamagedLife:
         frames = [(path, frame) for path in self.disk.paths("/spool/0001") for frame in frames_of(self.disk, path)]
         if frames and len(self.hit) < 6:
             path, frame = self.random.choice(frames)
-            begin = 0 if self.random.random() < 0.3 else 28  # the frame's header, or its body
-            self.disk.flip(path, (frame.offset + self.random.randrange(begin, frame.size)) * 8)
+            begin = -36 if self.random.random() < 0.3 else 0  # what stands before its body, or that
+            self.disk.flip(path, (frame.offset + self.random.randrange(begin, frame.length)) * 8)
             self.hit.add(frame.stored.record.event_id)
 
     def check(self) -> None:

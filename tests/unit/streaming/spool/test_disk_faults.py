@@ -96,7 +96,7 @@ def test_a_file_whose_sync_failed_is_never_written_or_believed_again() -> None:
     assert disk.content(path) == frozen
 
 
-@pytest.mark.parametrize("where", ["queue_writer.pack_frames", "footer.Summary.add_batch"])
+@pytest.mark.parametrize("where", ["queue_writer.pack_group", "footer.Summary.add_batch"])
 def test_a_fault_of_our_own_leaves_nobody_waiting_and_the_next_record_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:

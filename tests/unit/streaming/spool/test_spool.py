@@ -191,7 +191,7 @@ def test_the_cap_refuses_with_a_time_and_takes_again_after_a_fifth_is_free(tmp_p
 
 def test_append_many_keeps_what_was_stored_before_the_record_that_cannot_be(tmp_path: Path) -> None:
     spool = quiet(tmp_path)
-    tickets = spool.append_many([record(1), record(2, topic="t" * 70_000), record(3)])
+    tickets = spool.append_many([record(1), record(2, topic="\ud800"), record(3)])
     assert tickets[0].wait() > 0
     assert [type(ticket.error) for ticket in tickets[1:]] == [NotRepresentableError] * 2
     assert ids(drained(spool)) == ["id-1"]
@@ -200,7 +200,7 @@ def test_append_many_keeps_what_was_stored_before_the_record_that_cannot_be(tmp_
 
 def test_a_ticket_that_is_not_written_in_time_says_so() -> None:
     with pytest.raises(ReceiptTimeoutError):
-        Ticket(Batch("0001", Kind.RECORD), 1, "topic", None, 0, 0).wait(0.0)
+        Ticket(Batch("0001", Kind.RECORD), 1).wait(0.0)
 
 
 def test_sixteen_threads_append_and_every_record_is_there_once(tmp_path: Path) -> None:
