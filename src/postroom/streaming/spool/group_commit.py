@@ -7,6 +7,7 @@ from collections import deque
 from copy import copy
 from functools import partial
 from itertools import repeat
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -72,7 +73,8 @@ class Batch:
         self.claims_hold = False
         self.is_done = False
         self.error: PostroomError | None = None
-        self._done = threading.Event()
+        self._done = threading.Lock()
+        self._done.acquire()
 
     def add(
         self, record: Record, body: bytes, key_hash: int | None, sequence: int, appended_ms: int, *, claim: bool = False
@@ -139,13 +141,13 @@ class Batch:
         counts = {topic: frames for topic, (frames, _) in self.topics.items()}
         for ticket in self.claims:
             counts[ticket.topic] -= 1
-        return counts
+        return {topic: count for topic, count in counts.items() if count}
 
     def complete(self, error: PostroomError | None) -> None:
         """Answer everybody, in the order of the frames; None is: safe."""
         self.error = error
         self.is_done = True
-        self._done.set()
+        self._done.release()
         callbacks = self.callbacks
         # Its tickets can live long: they must not keep the bytes, nor a circle of references.
         self.callbacks, self.bodies, self.claims, self.key_hashes = [], [], [], []
@@ -153,8 +155,21 @@ class Batch:
             _tell(callback, ticket)
 
     def wait(self, timeout_s: float | None) -> bool:
-        """Return once everybody is answered; False when that took longer than `timeout_s` seconds."""
-        return self._done.wait(timeout_s)
+        """Return once everybody is answered; False when that took longer than `timeout_s` seconds.
+
+        Who waits is woken one after the other: 16 threads that are woken at once, as by an Event, spend a third more
+        time on getting past each other to the interpreter.
+        """
+        try:
+            return self._done.acquire(timeout=-1 if timeout_s is None else min(max(timeout_s, 0.0), TIMEOUT_MAX))
+        finally:
+            # Also where a signal handler raises here: then the others must be woken all the same. One release too
+            # many, which raises, is one that somebody else has made already.
+            if self.is_done:
+                try:  # noqa: SIM105 - nothing may come between the two: a call is where a signal is noticed
+                    self._done.release()
+                except RuntimeError:
+                    pass
 
 
 class Ticket(msgspec.Struct, eq=False, gc=False):

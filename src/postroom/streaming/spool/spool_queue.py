@@ -47,7 +47,8 @@ class SpoolQueue:
         self._writer = QueueWriter(
             place, self._store, self._hand, self._keeper, self._availability, settings, slot=slot
         )
-        self._wake = threading.Condition(place.lock)
+        self._wake = threading.Lock()  # held by the writer, who waits for it to be released
+        self._wake.acquire()
         self._sleeps = False
         self._intake = QueueIntake(
             place, self._store, self._writer.waiting, self._availability, settings.clock, wake=self._wake_writer
@@ -92,9 +93,9 @@ class SpoolQueue:
 
     def close(self) -> None:
         """Write what waits, note what is acknowledged, remove what is finished, let go of all files."""
-        with self._wake:
+        with self._place.lock:
             self._intake.is_closed = True
-            self._wake.notify_all()
+            self._wake_writer()
         if self._thread is not None:
             self._thread.join()
         self._writer.close()
@@ -130,19 +131,22 @@ class SpoolQueue:
             pass
 
     def _wake_writer(self) -> None:
+        # A plain lock: a condition would have the writer wait for the queue's lock, which is held here, first.
         if self._sleeps:
             self._sleeps = False
-            self._wake.notify()
+            self._wake.release()
 
     def _write(self) -> None:
         while True:
-            with self._wake:
-                while not self._writer.waiting and not self._intake.is_closed:
-                    self._sleeps = True
-                    self._wake.wait()
-                if not self._writer.waiting:
+            if self._writer.commit_next():
+                continue
+            with self._place.lock:
+                if self._writer.waiting:
+                    continue
+                if self._intake.is_closed:
                     return
-            self._writer.commit_next()
+                self._sleeps = True
+            self._wake.acquire()
 
     def begin_trial(self, sequence: int) -> None:
         """Note on the disk that a record in hand is alone on its way; of others, nothing. Raises OSError."""

@@ -82,6 +82,19 @@ def test_an_error_fails_its_batch_only_and_the_next_one_is_stored_elsewhere(oper
     assert ids(drained(_again(disk))) == ["id-1", "id-3"]
 
 
+def test_a_claim_that_the_disk_refuses_leaves_the_counts_as_they_were() -> None:
+    disk, _, spool = _model()
+    for topic in ("topic", "other"):  # the first of all, and one beside a topic that is counted
+        _failing(disk, "write")
+        ticket = spool.append(record(1, topic=topic), claim=True)
+        assert isinstance(ticket.error, SpoolUnavailableError)
+        assert not ticket.error.may_resurface
+        disk.fault = None
+        assert spool.waiting_by_topic(Kind.RECORD) == ({} if topic == "topic" else {"topic": 1})
+        spool.append(record(2)).wait()
+    assert ids(drained(spool)) == ["id-2", "id-2"]
+
+
 def test_a_file_whose_sync_failed_is_never_written_or_believed_again() -> None:
     disk, _, spool = _model()
     spool.append(record(1)).wait()

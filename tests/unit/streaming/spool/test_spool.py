@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -201,6 +202,36 @@ def test_append_many_keeps_what_was_stored_before_the_record_that_cannot_be(tmp_
 def test_a_ticket_that_is_not_written_in_time_says_so() -> None:
     with pytest.raises(ReceiptTimeoutError):
         Ticket(Batch("0001", Kind.RECORD), 1).wait(0.0)
+
+
+def test_all_who_wait_for_a_batch_are_woken_also_when_some_have_given_up_or_are_interrupted() -> None:
+    batch, answers = Batch("0001", Kind.RECORD), []
+
+    def patient() -> None:
+        answers.append(batch.wait(None))
+
+    threads = [threading.Thread(target=patient) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    assert not batch.wait(0.0)
+    assert not batch.wait(-1.0)
+
+    def interrupt(*_: object) -> None:
+        batch.complete(None)
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(InterruptedError):
+            batch.wait(None)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    for thread in threads:
+        thread.join()
+    assert answers == [True] * 8
+    assert batch.wait(0.0)
+    assert batch.wait(1e12)
 
 
 def test_sixteen_threads_append_and_every_record_is_there_once(tmp_path: Path) -> None:
