@@ -6,16 +6,16 @@ import json
 import os
 import threading
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from postroom.libs.exceptions import (
+    IncompatibleSchemaError,
     InvalidSchemaError,
     LifecycleError,
     SchemaRegistryError,
     SubjectNotFoundError,
-    UnsupportedByRegistryError,
 )
 from postroom.schemas.registry_protocol import Version
 from postroom.schemas.schema_registry_client import Compatibility, RegisteredSchema, SchemaRegistryClient
@@ -258,24 +258,86 @@ class TestLife:
         assert client.versions(subject) == (1, 2)
 
 
+def order(*fields: dict[str, Any]) -> str:
+    return json.dumps({"type": "record", "name": "Order", "fields": list(fields)})
+
+
+A: dict[str, Any] = {"name": "a", "type": "int"}
+B: dict[str, Any] = {"name": "b", "type": "int"}
+B_LONG = {"name": "b", "type": "long", "default": 0}
+B_INT = {"name": "b", "type": "int", "default": 0}
+B_TEXT = {"name": "b", "type": "string", "default": ""}
+
+
 class TestCompatibility:
-    def test_it_is_judged_or_honestly_not(self, client: SchemaRegistryClient, address: str, subject: str) -> None:
-        fields = [{"name": "a", "type": "int"}, {"name": "c", "type": "string"}]
-        without_default = json.dumps({"type": "record", "name": "Play", "fields": fields})
-        client.register(subject, ONE)
-        if "://" in address:
-            client.set_compatibility(subject, "BACKWARD")
-            assert client.get_compatibility(subject) is Compatibility.BACKWARD
-            assert client.check_compatibility(subject, TWO) is True
-            assert client.check_compatibility(subject, without_default) is False
+    @pytest.mark.parametrize(
+        ("level", "new", "fits"),
+        [
+            ("BACKWARD", order(A, B_INT), True),
+            ("BACKWARD", order(A, B), False),
+            ("BACKWARD", order(), True),
+            ("FORWARD", order(A, B), True),
+            ("FORWARD", order(), False),
+            ("FULL", order(A, B_INT), True),
+            ("FULL", order(A, B), False),
+            ("FULL", order({"name": "a", "type": "long"}), False),
+            ("NONE", order(B), True),
+        ],
+    )
+    def test_a_successor_is_judged_as_the_rule_asks_and_refused_when_it_breaks_it(
+        self, client: SchemaRegistryClient, subject: str, level: str, new: str, fits: bool
+    ) -> None:
+        client.register(subject, order(A))
+        client.set_compatibility(subject, level)
+        assert client.get_compatibility(subject) is Compatibility(level)
+        assert client.check_compatibility(subject, new) is fits
+        assert client.check_compatibility(subject, new, 1) is fits
+        if fits:
+            client.register(subject, new)
+            assert client.versions(subject) == (1, 2)
         else:
-            for ask in (
-                lambda: client.set_compatibility(subject, "BACKWARD"),
-                lambda: client.get_compatibility(subject),
-                lambda: client.check_compatibility(subject, TWO),
-            ):
-                with pytest.raises(UnsupportedByRegistryError, match="does not judge compatibility"):
-                    ask()
+            with pytest.raises(IncompatibleSchemaError) as caught:
+                client.register(subject, new)
+            assert not caught.value.retriable
+            assert client.versions(subject) == (1,)
+
+    @pytest.mark.parametrize(("level", "fits"), [("BACKWARD", True), ("BACKWARD_TRANSITIVE", False)])
+    def test_a_transitive_rule_looks_at_all_versions(
+        self, client: SchemaRegistryClient, subject: str, level: str, fits: bool
+    ) -> None:
+        for schema in (order(A), order(A, B_TEXT), order(A, B_INT)):
+            client.register(subject, schema)
+        client.set_compatibility(subject, level)
+        new = order(A, B_LONG)
+        assert client.check_compatibility(subject, new, 1) is True
+        assert client.check_compatibility(subject, new, 2) is False
+        assert client.check_compatibility(subject, new, 3) is True
+        assert client.check_compatibility(subject, new) is fits
+        if fits:
+            client.register(subject, new)
+        else:
+            with pytest.raises(IncompatibleSchemaError):
+                client.register(subject, new)
+
+    def test_what_a_subject_has_already_is_not_judged_again(self, client: SchemaRegistryClient, subject: str) -> None:
+        first = client.register(subject, order(A))
+        client.register(subject, order(A, B))
+        client.set_compatibility(subject, "FULL_TRANSITIVE")
+        assert client.register(subject, order(A)) == first
+
+    def test_a_rule_given_before_the_first_schema_holds_from_the_second_on(
+        self, client: SchemaRegistryClient, subject: str
+    ) -> None:
+        client.set_compatibility(subject, "BACKWARD")
+        client.register(subject, order(A))
+        assert client.get_compatibility(subject) is Compatibility.BACKWARD
+        with pytest.raises(IncompatibleSchemaError):
+            client.register(subject, order(A, B))
+
+    def test_a_version_that_is_not_there_is_not_judged(self, client: SchemaRegistryClient, subject: str) -> None:
+        client.register(subject, order(A))
+        with pytest.raises(SubjectNotFoundError):
+            client.check_compatibility(subject, order(A, B), 7)
 
     def test_an_unheard_of_rule_is_refused(self, client: SchemaRegistryClient, subject: str) -> None:
         with pytest.raises(ValueError, match="SIDEWAYS"):

@@ -2,12 +2,15 @@
 
 Everything stands in one file, `schemas.json`:
 
-    {"format": 1, "schemas": {"1": "<schema text>"}, "subjects": {"clicks-value": [1]}}
+    {"format": 2, "schemas": {"1": "<schema text>"}, "subjects": {"clicks-value": [1]},
+     "compatibility": {"clicks-value": "BACKWARD"}}
 
-`subjects` lists the ids of a subject's versions, the first is version 1. A change is made under a lock (the file
-`lock`), written to a file beside, fsynced and renamed into place: a reader sees the old state or the new one, a
-crash leaves one of the two, and an id that was given out is never given to another schema. Several processes may
-use one folder.
+`subjects` lists the ids of a subject's versions, the first is version 1. `compatibility` holds the rules of subjects
+that were given one; without any the file has format 1 and not this key, as earlier versions of postroom wrote it.
+
+A change is made under a lock (the file `lock`), written to a file beside, fsynced and renamed into place: a reader sees
+the old state or the new one, a crash leaves one of the two, and an id that was given out is never given to another
+schema. Several processes may use one folder.
 """
 
 from __future__ import annotations
@@ -22,21 +25,25 @@ from typing import IO, TYPE_CHECKING
 
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.libs.exceptions import (
+    IncompatibleSchemaError,
     InvalidSchemaError,
     RegistryUnavailableError,
     SchemaRegistryError,
     SubjectNotFoundError,
-    UnsupportedByRegistryError,
 )
 from postroom.schemas.avro_schema import try_schema
+from postroom.schemas.compatibility import breaks, for_registry
 from postroom.schemas.registry_protocol import Compatibility, RegisteredSchema, Version
+from postroom.schemas.schema_shape import shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
-    from typing import Never
 
-_FORMAT = 1
+    from postroom.schemas.compatibility import Break
+
+_FORMATS = (1, 2)  # the second has rules of compatibility
+_LEVELS = tuple(level.value for level in Compatibility)
 _STATE = "schemas.json"
 _LOCK = "lock"
 _LOCK_WAIT_S = 10.0
@@ -45,10 +52,19 @@ _LOCK_POLL_S = 0.02
 
 @dataclass(slots=True)
 class _State:
-    """What the file holds. `schemas`: text by id; `subjects`: ids by subject, oldest first."""
+    """What the file holds. `schemas`: text by id; `subjects`: ids by subject, oldest first; `rules` by subject."""
 
     schemas: dict[int, str] = field(default_factory=dict)
     subjects: dict[str, list[int]] = field(default_factory=dict)
+    rules: dict[str, Compatibility] = field(default_factory=dict)
+
+    def rule(self, subject: str) -> Compatibility:
+        """The rule of a subject; none holds where none was given."""
+        return self.rules.get(subject, Compatibility.NONE)
+
+    def texts(self, subject: str) -> list[str]:
+        """The schemas of a subject, oldest first."""
+        return [self.schemas[number] for number in self.subjects.get(subject, ())]
 
     def id_of(self, schema: str) -> int | None:
         """The id of a schema that is the same JSON, whatever its spaces and the order of its keys."""
@@ -59,7 +75,7 @@ class _State:
 class FolderRegistry:
     """The questions of `registry_protocol.Registry`, answered from a folder that appears with the first schema.
 
-    Compatibility is not judged here: asking for it raises UnsupportedByRegistryError.
+    A subject has the rule NONE until it is given another.
     """
 
     def __init__(self, folder: Path, *, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -81,19 +97,22 @@ class FolderRegistry:
     def register(self, subject: str, schema: str, *, normalize: bool) -> int:  # noqa: ARG002 - spelling never matters here
         """The id of the schema, registered unless the subject has it. On return it is on the disk.
 
-        Schemas that are the same JSON are the same here, with `normalize` and without.
+        Schemas that are the same JSON are the same here, with `normalize` and without. Raises
+        IncompatibleSchemaError for one that breaks the subject's rule.
         """
         _check_avro(schema)
         with self._locked():
             state = self._read()
-            ids = state.subjects.setdefault(subject, [])
             schema_id = state.id_of(schema)
+            if schema_id is not None and schema_id in state.subjects.get(subject, ()):
+                return schema_id
+            broken = _broken(schema, state.texts(subject), state.rule(subject))
+            if broken:
+                raise _incompatible(subject, state.rule(subject), broken)
             if schema_id is None:
                 schema_id = max(state.schemas, default=0) + 1
                 state.schemas[schema_id] = schema
-            elif schema_id in ids:
-                return schema_id
-            ids.append(schema_id)
+            state.subjects.setdefault(subject, []).append(schema_id)
             self._write(state)
             return schema_id
 
@@ -121,25 +140,32 @@ class FolderRegistry:
         """All subjects, sorted."""
         return tuple(sorted(self._read().subjects))
 
-    def check_compatibility(self, subject: str, schema: str, version: Version) -> bool:  # noqa: ARG002 - refused
-        """Raises UnsupportedByRegistryError."""
-        self._refuse_compatibility()
+    def check_compatibility(self, subject: str, schema: str, version: Version) -> bool:
+        """Whether the schema may follow that one version under the subject's rule; true for an unknown subject."""
+        _check_avro(schema)
+        state = self._read()
+        if subject not in state.subjects:
+            return True
+        earlier = self.get(subject, version)
+        assert earlier is not None
+        return not _broken(schema, [earlier.schema], state.rule(subject))
 
-    def get_compatibility(self, subject: str) -> Compatibility:  # noqa: ARG002 - refused
-        """Raises UnsupportedByRegistryError."""
-        self._refuse_compatibility()
+    def get_compatibility(self, subject: str) -> Compatibility:
+        """The rule that the subject was given, else NONE."""
+        state = self._read()
+        if subject not in state.rules:
+            self._ids(state, subject)
+        return state.rule(subject)
 
-    def set_compatibility(self, subject: str, level: Compatibility) -> None:  # noqa: ARG002 - refused
-        """Raises UnsupportedByRegistryError."""
-        self._refuse_compatibility()
+    def set_compatibility(self, subject: str, level: Compatibility) -> None:
+        """Give the subject a rule, also before its first schema. On return it is on the disk."""
+        with self._locked():
+            state = self._read()
+            state.rules[subject] = level
+            self._write(state)
 
     def close(self) -> None:
         """Nothing is held between two questions."""
-
-    def _refuse_compatibility(self) -> Never:
-        raise UnsupportedByRegistryError(
-            "A registry in a folder does not judge compatibility", remedy="ask a Schema Registry server"
-        )
 
     def _ids(self, state: _State, subject: str) -> list[int]:
         ids = state.subjects.get(subject)
@@ -173,7 +199,10 @@ class FolderRegistry:
     def _write(self, state: _State) -> None:
         """Replace the file: written beside, fsynced, renamed, and the folder fsynced."""
         schemas = {str(number): text for number, text in state.schemas.items()}
-        text = json.dumps({"format": _FORMAT, "schemas": schemas, "subjects": state.subjects}, indent=1)
+        content: dict[str, object] = {"format": 1, "schemas": schemas, "subjects": state.subjects}
+        if state.rules:
+            content |= {"format": 2, "compatibility": state.rules}
+        text = json.dumps(content, indent=1)
         temporary = ""
         try:
             handle, temporary = tempfile.mkstemp(prefix=".schemas-", dir=self._folder)
@@ -210,14 +239,18 @@ class FolderRegistry:
 
 def _parse(data: object) -> _State | None:
     """The state in the file's JSON, or None when it is not what this version writes."""
-    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+    if not isinstance(data, dict) or data.get("format") not in _FORMATS:
         return None
     schemas, subjects = data.get("schemas"), data.get("subjects")
     if not isinstance(schemas, dict) or not isinstance(subjects, dict):
         return None
     if not all(key.isascii() and key.isdigit() and isinstance(text, str) for key, text in schemas.items()):
         return None
-    state = _State({int(key): text for key, text in schemas.items()}, subjects)
+    rules = data.get("compatibility", {})
+    if not isinstance(rules, dict) or not all(level in _LEVELS for level in rules.values()):
+        return None
+    levels = {subject: Compatibility(level) for subject, level in rules.items()}
+    state = _State({int(key): text for key, text in schemas.items()}, subjects, levels)
     for ids in subjects.values():
         if not isinstance(ids, list) or not ids or not all(type(one) is int and one in state.schemas for one in ids):
             return None
@@ -233,6 +266,18 @@ def _check_avro(schema: str) -> None:
     _, problems = try_schema(json.loads(schema))
     if problems:
         raise InvalidSchemaError("That is no Avro schema: " + "; ".join(str(problem) for problem in problems[:3]))
+
+
+def _broken(schema: str, earlier: Sequence[str], level: Compatibility) -> tuple[Break, ...]:
+    """What keeps a schema from following the earlier ones, all of them texts that `_check_avro` has seen."""
+    shapes = [shape_of(json.loads(text)) for text in earlier]
+    return for_registry(breaks(shape_of(json.loads(schema)), shapes, level))
+
+
+def _incompatible(subject: str, level: Compatibility, broken: Sequence[Break]) -> IncompatibleSchemaError:
+    told = "; ".join(f"version {one.earlier + 1}: {one.misfit}" for one in broken[:3])
+    more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+    return IncompatibleSchemaError(f"The schema for {subject} breaks its rule {level}: {told}{more}")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -67,7 +67,7 @@ class Registry(Protocol):
         ...
 
     def check_compatibility(self, subject: str, schema: str, version: Version) -> bool:
-        """Whether the schema may follow that version under the subject's rule."""
+        """Whether the schema may follow that one version under the subject's rule, transitive or not."""
         ...
 
     def get_compatibility(self, subject: str) -> Compatibility:

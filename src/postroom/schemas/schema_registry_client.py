@@ -131,10 +131,16 @@ class SchemaRegistryClient:
     def check_compatibility(self, subject: str, schema_json: str, version: Version = "latest") -> bool:
         """Whether the schema may follow that version under the subject's rule.
 
-        Registries differ about a subject that does not exist: true, or SubjectNotFoundError.
+        For `latest` under a transitive rule every version is asked about: registries look at one only, and refuse
+        later what they said yes to. They differ about a subject that does not exist: true, or SubjectNotFoundError.
         """
         _check_schema(schema_json)
-        return self._connected().check_compatibility(check_subject(subject), schema_json, check_version(version))
+        registry, subject = self._connected(), check_subject(subject)
+        if not registry.check_compatibility(subject, schema_json, check_version(version)):
+            return False
+        if version != "latest" or not self._is_transitive(registry, subject):
+            return True
+        return all(registry.check_compatibility(subject, schema_json, one) for one in registry.versions(subject)[:-1])
 
     def get_compatibility(self, subject: str) -> Compatibility:
         """The rule that holds for the subject: its own, else the registry's."""
@@ -157,6 +163,12 @@ class SchemaRegistryClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _is_transitive(self, registry: Registry, subject: str) -> bool:
+        try:
+            return registry.get_compatibility(subject).value.endswith("TRANSITIVE")
+        except SubjectNotFoundError:  # what a subject without versions has to follow is nothing
+            return False
 
     def _keep(self, schema_id: int, text: str) -> None:
         if len(self._texts) < _CACHED_IDS:

@@ -12,8 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postroom.libs.exceptions import InvalidSchemaError, RegistryUnavailableError, SchemaRegistryError
+from postroom.libs.exceptions import (
+    IncompatibleSchemaError,
+    InvalidSchemaError,
+    RegistryUnavailableError,
+    SchemaRegistryError,
+    SubjectNotFoundError,
+)
 from postroom.schemas.folder_registry import FolderRegistry
+from postroom.schemas.registry_protocol import Compatibility
 from postroom.testing.manual_clock import ManualClock
 
 if TYPE_CHECKING:
@@ -126,11 +133,39 @@ class TestKeeping:
             os.close(write_end)
 
 
+class TestRules:
+    def test_without_a_rule_the_file_is_the_one_of_earlier_versions(self, tmp_path: Path) -> None:
+        register(tmp_path, "a", SCHEMAS[0])
+        before = json.loads((tmp_path / "schemas.json").read_text())
+        assert before == {"format": 1, "schemas": {"1": SCHEMAS[0]}, "subjects": {"a": [1]}}
+        FolderRegistry(tmp_path).set_compatibility("a", Compatibility.FULL)
+        after = json.loads((tmp_path / "schemas.json").read_text())
+        assert after == {**before, "format": 2, "compatibility": {"a": "FULL"}}
+        assert FolderRegistry(tmp_path).get_compatibility("a") is Compatibility.FULL
+
+    def test_a_refusal_names_version_path_and_reason_and_changes_nothing(self, tmp_path: Path) -> None:
+        register(tmp_path, "a", SCHEMAS[0])
+        FolderRegistry(tmp_path).set_compatibility("a", Compatibility.BACKWARD_TRANSITIVE)
+        before = (tmp_path / "schemas.json").read_bytes()
+        with pytest.raises(IncompatibleSchemaError, match="a breaks its rule BACKWARD_TRANSITIVE: version 1: schema: "):
+            register(tmp_path, "a", SCHEMAS[1])
+        assert (tmp_path / "schemas.json").read_bytes() == before
+        assert register(tmp_path, "b", SCHEMAS[1]) == 2
+
+    def test_nothing_is_known_of_a_subject_that_was_never_named(self, tmp_path: Path) -> None:
+        with pytest.raises(SubjectNotFoundError):
+            FolderRegistry(tmp_path).get_compatibility("a")
+        assert FolderRegistry(tmp_path).check_compatibility("a", SCHEMAS[0], "latest")
+
+
 class TestDamage:
     @pytest.mark.parametrize(
         "content",
         [
-            "", "{", "[]", "null", "{}", '{"format": 2, "schemas": {}, "subjects": {}}',
+            "", "{", "[]", "null", "{}", '{"format": 3, "schemas": {}, "subjects": {}}',
+            '{"format": 2, "schemas": {}, "subjects": {}, "compatibility": {"a": "SIDEWAYS"}}',
+            '{"format": 2, "schemas": {}, "subjects": {}, "compatibility": {"a": ["FULL"]}}',
+            '{"format": 2, "schemas": {}, "subjects": {}, "compatibility": []}',
             '{"format": 1, "schemas": [], "subjects": {}}',
             '{"format": 1, "schemas": {"x": "int"}, "subjects": {}}',
             '{"format": 1, "schemas": {"1": 5}, "subjects": {}}',
