@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from postroom.cli import contracts_diff
 from postroom.cli.border import FAILED, stdout_console, write_json
 from postroom.cli.options import AsJson, ConfigFile, Environment, Registry, settings_from_options
 
@@ -221,3 +222,7 @@ def _tell_line(number: int, problems: "list[Violation]", *, as_json: bool) -> No
         return
     for problem in problems:
         typer.echo(f"line {number}: {problem}")
+
+
+for _command in (contracts_diff.diff,):
+    app.command()(_command)

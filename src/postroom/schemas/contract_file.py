@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from postroom.libs.exceptions import DecodeError, InvalidContractError
 from postroom.libs.safe_yaml import Node, kind_of, printable, read_yaml
 from postroom.libs.setting_formats import FormatError, contract_name, topic_name
+from postroom.schemas.contract_governance import KEYS as GOVERNANCE_KEYS
+from postroom.schemas.contract_governance import Governance, read_governance
 from postroom.schemas.json_reader import read_json
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _KEYS: Final = (
     "name", "version", "description", "owner", "topic", "dead_letter_topic", "key", "headers", "schema", "schema_file",
+    *GOVERNANCE_KEYS,
 )  # fmt: skip
 _TOPIC_KEYS: Final = ("name", "partitions", "replication", "retention")
 _MAX_SCHEMA_BYTES: Final = 1024 * 1024
@@ -47,6 +50,7 @@ class ContractText:
     owner: str = ""
     description: str = ""
     headers: HeadersMode = "minimal"
+    governance: Governance = field(default_factory=Governance)
     schema: dict[str, Any] = field(default_factory=dict)
     schema_is_missing: bool = False
     root: Node | None = None
@@ -118,6 +122,7 @@ class _FileReader:
         text.description = self._get(self._root, ("description",), str) or ""
         text.owner = self._get(self._root, ("owner",), str) or ""
         text.key_field = self._get(self._root, ("key",), str)
+        text.governance = read_governance(text, self._root)
         self._headers()
         self._topics()
         self._schema()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from postroom.schemas.avro_schema import AvroSchema
+    from postroom.schemas.contract_governance import Governance
 
 HeadersMode: TypeAlias = Literal["minimal", "cloudevents"]
 
@@ -36,7 +37,8 @@ class Contract:
     `topic` is the logical name (`topics` in the settings maps it to the real one). `partitions` and `replication` are
     -1, and `retention_ms` is None, where the cluster's defaults shall do; a `retention_ms` of -1 means for ever.
     `dead_letter_topic` is None where the contract names none: then it is the topic with `dead_letters.suffix` behind.
-    `schema` is the Avro schema in JSON form (not to be changed), `schema_json` its canonical text for the registry.
+    `governance` is what it says about its versions. `schema` is the Avro schema in JSON form (not to be changed),
+    `schema_json` its canonical text for the registry.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Contract:
     owner: str
     description: str
     headers: HeadersMode
+    governance: Governance = field(repr=False)
     schema: dict[str, Any] = field(repr=False)
     schema_json: str = field(repr=False)
     record_name: str
@@ -170,6 +173,7 @@ def _contract(text: ContractText) -> Contract:
         owner=text.owner,
         description=text.description,
         headers=text.headers,
+        governance=text.governance,
         schema=text.schema,
         schema_json=canonical_json(text.schema),
         record_name=avro.root.name,
