@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from postroom.cli import contracts_diff
+from postroom.cli import contracts_diff, contracts_draft, contracts_lint
 from postroom.cli.border import FAILED, stdout_console, write_json
 from postroom.cli.options import AsJson, ConfigFile, Environment, Registry, settings_from_options
 
@@ -224,5 +224,11 @@ def _tell_line(number: int, problems: "list[Violation]", *, as_json: bool) -> No
         typer.echo(f"line {number}: {problem}")
 
 
-for _command in (contracts_diff.diff,):
-    app.command()(_command)
+for _name, _command in (
+    ("diff", contracts_diff.diff),
+    ("lint", contracts_lint.lint),
+    ("test", contracts_lint.examples),
+    ("new", contracts_draft.new),
+    ("infer", contracts_draft.infer),
+):
+    app.command(_name)(_command)
