@@ -43,7 +43,7 @@ COMMANDS = (
     ),
     Row("status", "postroom.cli.status_command", "Show how a running process and its spool are."),
     Row("spool", "postroom.cli.spool_command", "Look into the spool, send what waits in it, adopt another host's."),
-    Row("contracts", "postroom.cli.contracts_command", "List, show, check and register contracts."),
+    Row("contracts", "postroom.cli.contracts_command", "Draft, check, compare and register contracts."),
     Row("topics", "postroom.cli.topics_command", "Create the topics that the contracts name."),
     Row("dlq", "postroom.cli.dlq_command", "List, show and replay dead letters."),
     Row("stack", "postroom.cli.stack_command", "Start a real Kafka and a real Schema Registry on this machine."),

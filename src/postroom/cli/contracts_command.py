@@ -1,4 +1,4 @@
-"""`postroom contracts`: list, show, check and register contracts."""
+"""`postroom contracts`: draft, check, compare and register contracts."""
 
 import sys
 from contextlib import nullcontext
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from postroom.cli import contracts_diff, contracts_draft, contracts_lint
+from postroom.cli import contracts_diff, contracts_draft, contracts_lint, contracts_registered
 from postroom.cli.border import FAILED, stdout_console, write_json
 from postroom.cli.options import AsJson, ConfigFile, Environment, Registry, settings_from_options
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from postroom.libs.event import Violation
     from postroom.schemas.data_contracts import Contract
 
-app = typer.Typer(help="List, show, check and register contracts.", no_args_is_help=True)
+app = typer.Typer(help="Draft, check, compare and register contracts.", no_args_is_help=True)
 
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 
@@ -79,17 +79,28 @@ def check(
     events: Annotated[
         Path | None, typer.Argument(help="Events as NDJSON, each checked against the contract; - is stdin.")
     ] = None,
+    registry: Registry = None,
+    config: ConfigFile = None,
+    env: Environment = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a contract file and, if given, events against it; exit code 1 if anything is wrong.
 
+    Works offline. With --registry it asks whether the contracts may follow what is registered; it registers nothing.
+
     Examples: `postroom contracts check contracts/order.yaml`,
-    `postroom contracts check contracts/order.yaml events.ndjson`
+    `postroom contracts check contracts/order.yaml events.ndjson`,
+    `postroom contracts check contracts/ --registry http://localhost:8081`
     """
     from postroom.libs.exceptions import ConfigurationError
     from postroom.schemas.data_contracts import load_contracts
 
     contracts = list(load_contracts([file]).values())
+    if registry is not None:
+        if events is not None:
+            raise ConfigurationError("events are checked without a registry", remedy="leave out --registry")
+        contracts_registered.check_registered(contracts, registry=registry, config=config, env=env, as_json=as_json)
+        return
     if events is None:
         _tell_contracts(contracts, as_json=as_json)
         return
