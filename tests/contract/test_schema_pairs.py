@@ -142,3 +142,53 @@ def test_whatever_is_found_to_fit_can_be_read(seed: int, changes: int) -> None:
         return
     if not misfits(reader=shape_of(reader), writer=shape_of(writer)):
         assert all(reads(writer, reader, seed))
+
+
+TRANSITIVE = (
+    Compatibility.BACKWARD_TRANSITIVE,
+    Compatibility.FORWARD_TRANSITIVE,
+    Compatibility.FULL_TRANSITIVE,
+)
+
+
+def histories() -> list[list[Any]]:
+    """Lives of schemas: a first version and three changes, one after the other."""
+    made = []
+    for seed in range(60):
+        maker = make_schema_pairs.Maker(seed)
+        versions = [maker.record(0)]
+        for _ in range(3):
+            versions.append(copy.deepcopy(versions[-1]))
+            maker.change(versions[-1])
+        if len({json.dumps(version) for version in versions}) == 4 and not any(try_schema(v)[1] for v in versions):
+            made.append(versions)
+    return made
+
+
+@pytest.mark.kafka
+def test_a_real_registry_registers_the_same_versions_under_transitive_rules(postroom_stack: LocalStack) -> None:
+    lives = histories()
+    with httpx.Client(base_url=str(postroom_stack.registry_url), timeout=30) as client, ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(lambda versions: _registered(client, versions), lives))
+    verdicts = set()
+    for versions, statuses in zip(lives, said, strict=True):
+        shapes = [shape_of(version) for version in versions]
+        for level, status in statuses.items():
+            ours = not for_registry(breaks(shapes[-1], shapes[:-1], level))
+            assert ours == (status == 200), (versions, level, status)
+            verdicts.add((level, ours))
+    assert len(verdicts) == 2 * len(TRANSITIVE)
+
+
+def _registered(client: httpx.Client, versions: list[Any]) -> dict[Compatibility, int]:
+    """The status of registering the last version after the others, under each transitive rule."""
+    statuses = {}
+    for level in TRANSITIVE:
+        subject = f"life-{uuid.uuid4().hex}"
+        for version in versions[:-1]:
+            path = f"/subjects/{subject}/versions"
+            client.post(path, json={"schema": json.dumps(version)}).raise_for_status()
+        client.put(f"/config/{subject}", json={"compatibility": level}).raise_for_status()
+        answer = client.post(f"/subjects/{subject}/versions", json={"schema": json.dumps(versions[-1])})
+        statuses[level] = answer.status_code
+    return statuses
