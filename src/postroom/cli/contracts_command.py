@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from postroom.cli import contracts_diff, contracts_draft, contracts_lint, contracts_registered
+from postroom.cli import contracts_diff, contracts_draft, contracts_lint, contracts_pages, contracts_registered
 from postroom.cli.border import FAILED, stdout_console, write_json
 from postroom.cli.options import AsJson, ConfigFile, Environment, Registry, settings_from_options
 
@@ -241,5 +241,6 @@ for _name, _command in (
     ("test", contracts_lint.examples),
     ("new", contracts_draft.new),
     ("infer", contracts_draft.infer),
+    ("types", contracts_pages.types),
 ):
     app.command(_name)(_command)
