@@ -242,5 +242,6 @@ for _name, _command in (
     ("new", contracts_draft.new),
     ("infer", contracts_draft.infer),
     ("types", contracts_pages.types),
+    ("docs", contracts_pages.docs),
 ):
     app.command(_name)(_command)

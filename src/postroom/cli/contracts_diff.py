@@ -91,8 +91,12 @@ def _registered(client: "SchemaRegistryClient", name: str) -> "list[Side]":
     subject, version = (match["subject"], match["version"]) if match else (name, "latest")
     if version != "all":
         return [_registered_side(client, subject, version)]
-    found = client.get_schema(subject)
-    return [_registered_side(client, found.subject, str(number)) for number in client.versions(found.subject)]
+    return registered_versions(client, client.get_schema(subject).subject)
+
+
+def registered_versions(client: "SchemaRegistryClient", subject: str) -> "list[Side]":
+    """All versions of a subject, oldest first. Raises SubjectNotFoundError."""
+    return [_registered_side(client, subject, str(number)) for number in client.versions(subject)]
 
 
 def _registered_side(client: "SchemaRegistryClient", subject: str, version: str) -> "Side":

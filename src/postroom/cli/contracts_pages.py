@@ -1,13 +1,19 @@
 """`postroom contracts types` and `docs`: what is made from contracts for programs and for people."""
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from postroom.cli.border import write_json
-from postroom.cli.options import AsJson
+from postroom.cli.contracts_diff import registered_versions
+from postroom.cli.options import AsJson, ConfigFile, Environment, Registry, settings_from_options
+
+if TYPE_CHECKING:
+    from postroom.schemas.contract_diff import Side
+    from postroom.schemas.data_contracts import Contract
 
 _Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Contract files, or folders of them.")]
 
@@ -28,3 +34,72 @@ def types(files: _Files, as_json: AsJson = False) -> None:
         write_json({"contracts": [contract.name for contract in contracts], "module": text})
     else:
         sys.stdout.write(text)
+
+
+def docs(
+    files: _Files,
+    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="Where to write the pages.")] = Path(
+        "contract-docs"
+    ),
+    registry: Registry = None,
+    config: ConfigFile = None,
+    env: Environment = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a page for each contract, an index, and an AsyncAPI 3 document with Kafka bindings.
+
+    The pages are Markdown: fields, key, topic, owner, examples; with --registry also every registered version and what
+    it changed. Pages that are there already are replaced.
+
+    Examples: `postroom contracts docs contracts/`,
+    `postroom contracts docs contracts/ --folder docs/events --registry http://localhost:8081`
+    """
+    from postroom.schemas.asyncapi import asyncapi
+    from postroom.schemas.contract_page import index, page
+    from postroom.schemas.data_contracts import load_contracts
+
+    contracts = list(load_contracts(files).values())
+    past = _past(contracts, registry, config, env)
+    pages = {f"{contract.name}.md": page(contract, past.get(contract.name, ())) for contract in contracts}
+    pages["index.md"] = index(contracts)
+    pages["asyncapi.json"] = json.dumps(asyncapi(contracts), indent=2, ensure_ascii=False) + "\n"
+    _write(folder, pages)
+    written = [str(folder / name) for name in pages]
+    if as_json:
+        write_json({"written": written})
+    else:
+        typer.echo("\n".join(written))
+
+
+def _past(
+    contracts: "list[Contract]", registry: str | None, config: Path | None, env: str | None
+) -> "dict[str, list[Side]]":
+    """The registered versions of each contract by its name; nothing without a registry."""
+    if registry is None:
+        return {}
+    from postroom.libs.exceptions import SubjectNotFoundError
+    from postroom.schemas.schema_registry_client import SchemaRegistryClient, subject_name
+
+    settings = settings_from_options(registry=registry, config=config, env=env)
+    found: dict[str, list[Side]] = {}
+    with SchemaRegistryClient(settings=settings.schema_registry) as client:
+        for contract in contracts:
+            topic = settings.topic(contract.topic)
+            subject = subject_name(settings.schema_registry.subject_strategy, topic, contract.record_name)
+            try:
+                found[contract.name] = registered_versions(client, subject)
+            except SubjectNotFoundError:
+                continue
+    return found
+
+
+def _write(folder: Path, pages: dict[str, str]) -> None:
+    from postroom.libs.exceptions import ConfigurationError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in pages.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigurationError(f"{folder} cannot be written to: {reason}", remedy="name another folder") from error

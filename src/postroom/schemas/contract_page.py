@@ -1,0 +1,134 @@
+"""A page about a contract for people, in Markdown: what the event is, whose, where it goes, its fields and its past."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from postroom.schemas.contract_diff import Side, diff
+from postroom.schemas.schema_shape import Shape, Slot, shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from postroom.schemas.data_contracts import Contract
+
+_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"))
+
+
+def page(contract: Contract, versions: Sequence[Side] = ()) -> str:
+    """The page of a contract. `versions` are those of the registry, oldest first; their changes are listed."""
+    return "\n".join(_lines(contract, versions)) + "\n"
+
+
+def index(contracts: Sequence[Contract]) -> str:
+    """A page that leads to the page of each contract, which stands beside it as `<name>.md`."""
+    lines = ["# Events", "", "| event | what it is | topic | owner |", "|---|---|---|---|"]
+    for contract in contracts:
+        cells = (contract.description, contract.topic, contract.owner)
+        lines.append(f"| [{contract.name}]({contract.name}.md) | {' | '.join(_cell(text) for text in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _lines(contract: Contract, versions: Sequence[Side]) -> Iterator[str]:
+    yield f"# {contract.name}"
+    yield ""
+    if contract.description:
+        yield from (_cell(contract.description), "")
+    yield from ("| | |", "|---|---|")
+    for key, value in _facts(contract):
+        yield f"| {key} | {_cell(value)} |"
+    yield from ("", "## Fields", "", "| field | type | default | what it means |", "|---|---|---|---|")
+    yield from _Fields().rows("", shape_of(contract.schema))
+    if contract.governance.examples:
+        yield from ("", "## Examples", "", "```json")
+        for example in contract.governance.examples:
+            yield json.dumps(example, ensure_ascii=False)
+        yield "```"
+    if versions:
+        yield from ("", "## Versions")
+        mine = Side(f"{contract.name} version {contract.version} (this contract, not registered)", contract.schema)
+        yield from _history(versions if versions[-1].schema == contract.schema else [*versions, mine])
+
+
+def _facts(contract: Contract) -> Iterator[tuple[str, str]]:
+    yield "version", str(contract.version)
+    yield "owner", contract.owner
+    yield "topic", _topic(contract.topic, contract.partitions, contract.replication, contract.retention_ms)
+    dead = contract.dead_letter_topic or "the topic's name and the suffix of the settings"
+    yield (
+        "dead letters",
+        _topic(
+            dead, contract.dead_letter_partitions, contract.dead_letter_replication, contract.dead_letter_retention_ms
+        ),
+    )
+    yield "key", contract.key_field or "none: events have no order among each other"
+    yield "compatibility", contract.governance.compatibility or ""
+    yield "headers", contract.headers
+    yield "record", contract.record_name
+
+
+def _topic(name: str, partitions: int, replication: int, retention_ms: int | None) -> str:
+    parts = [name]
+    if partitions != -1:
+        parts.append(f"{partitions} partition{'' if partitions == 1 else 's'}")
+    if replication != -1:
+        parts.append(f"{replication} cop{'y' if replication == 1 else 'ies'}")
+    if retention_ms is not None:
+        parts.append("kept for ever" if retention_ms == -1 else f"kept {_time(retention_ms)}")
+    return ", ".join(parts)
+
+
+def _time(milliseconds: int) -> str:
+    return next((f"{milliseconds // size} {unit}" for size, unit in _UNITS if milliseconds % size == 0), "")
+
+
+class _Fields:
+    """The rows of all fields, those of records inside under their path; each record once."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+
+    def rows(self, path: str, shape: Shape) -> Iterator[str]:
+        if id(shape) in self._seen:
+            return
+        self._seen.add(id(shape))
+        for slot in shape.fields:
+            yield from self._row(f"{path}{slot.name}", slot)
+        if shape.items is not None:
+            yield from self.rows(f"{path.removesuffix('.')}{'[]' if shape.kind == 'array' else '{}'}.", shape.items)
+        for branch in shape.branches:
+            yield from self.rows(path, branch)
+
+    def _row(self, path: str, slot: Slot) -> Iterator[str]:
+        default = f"`{_cell(json.dumps(slot.default, ensure_ascii=False))}`" if slot.has_default else "required"
+        yield f"| `{path}` | {_cell(_words(slot.type))} | {default} | {_cell(slot.doc)} |"
+        yield from self.rows(f"{path}.", slot.type)
+
+
+def _words(shape: Shape) -> str:
+    if shape.kind == "enum":
+        return f"one of {', '.join(shape.symbols)}"
+    if shape.kind == "union":
+        return " or ".join(_words(branch) for branch in shape.branches)
+    if shape.items is not None:
+        return f"{'list' if shape.kind == 'array' else 'map'} of {_words(shape.items)}"
+    return str(shape)
+
+
+def _history(versions: Sequence[Side]) -> Iterator[str]:
+    """The versions, newest first, each with what it changed."""
+    for at in range(len(versions) - 1, -1, -1):
+        yield from ("", f"### {versions[at].label}", "")
+        if at == 0:
+            yield "The first one."
+        for change in diff(versions[at], [versions[at - 1]]) if at else ():
+            broken = [word for word, why in (("BACKWARD", change.backward), ("FORWARD", change.forward)) if why]
+            effect = f" **Breaks {' and '.join(broken)}.**" if broken else ""
+            yield f"- {_cell(change.path or 'schema')}: {_cell(change.text)}.{effect}"
+
+
+def _cell(text: str) -> str:
+    """A text as one cell of a table: on one line, and nothing in it that Markdown or HTML would take for its own."""
+    line = " ".join(text.split()) or "-"
+    return line.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
