@@ -17,7 +17,9 @@ from postroom.libs.exceptions import (
     SchemaRegistryError,
     SubjectNotFoundError,
 )
+from postroom.schemas.registration import Registration, register_and_read_back
 from postroom.schemas.registry_protocol import Version
+from postroom.schemas.schema_references import Reference
 from postroom.schemas.schema_registry_client import Compatibility, RegisteredSchema, SchemaRegistryClient
 
 if TYPE_CHECKING:
@@ -342,3 +344,49 @@ class TestCompatibility:
     def test_an_unheard_of_rule_is_refused(self, client: SchemaRegistryClient, subject: str) -> None:
         with pytest.raises(ValueError, match="SIDEWAYS"):
             client.set_compatibility(subject, "SIDEWAYS")
+
+
+class TestReferences:
+    def test_a_type_under_a_subject_of_its_own_is_referred_to(self, client: SchemaRegistryClient, subject: str) -> None:
+        enum = json.dumps({"type": "enum", "name": f"a.E{uuid.uuid4().hex[:8]}", "symbols": ["X", "Y"]})
+        name = json.loads(enum)["name"]
+        client.register(f"e-{subject}", enum)
+        play = {"type": "record", "name": "Play", "fields": [{"name": n, "type": name} for n in ("one", "two")]}
+        registration = Registration(json.dumps(play), (Reference(name, f"e-{subject}", 1, enum),))
+        schema_id = client.register(subject, registration)
+        assert client.register(subject, registration) == schema_id
+        assert client.lookup(subject, registration) == schema_id
+        whole = json.loads(client.by_id(schema_id))
+        assert whole["fields"][0]["type"]["symbols"] == ["X", "Y"]
+        assert whole["fields"][1]["type"] == name
+
+    def test_another_schema_in_the_file_than_in_the_registry_is_refused(
+        self, client: SchemaRegistryClient, subject: str
+    ) -> None:
+        enum = json.dumps({"type": "enum", "name": "a.E", "symbols": ["X", "Y"]})
+        client.register(f"e-{subject}", json.dumps({"type": "enum", "name": "a.E", "symbols": ["Y", "X"]}))
+        play = {"type": "record", "name": "Play", "fields": [{"name": "one", "type": "a.E"}]}
+        with pytest.raises(SchemaRegistryError, match="another schema"):
+            client.register(subject, Registration(json.dumps(play), (Reference("a.E", f"e-{subject}", 1, enum),)))
+        with pytest.raises(SubjectNotFoundError):
+            client.versions(subject)
+
+
+class TestWhatIsKept:
+    def test_metadata_and_rules_that_are_dropped_are_named(self, client: SchemaRegistryClient, subject: str) -> None:
+        registration = Registration(
+            ONE,
+            metadata={"properties": {"owner": "team"}},
+            rule_set={
+                "domainRules": [{"name": "r", "kind": "CONDITION", "mode": "WRITE", "type": "CEL", "expr": "true"}]
+            },
+        )
+        got = register_and_read_back(client, subject, registration)
+        assert got.schema_id == client.lookup(subject, ONE)
+        assert got.dropped == ("metadata.properties", "ruleSet.domainRules")
+
+    def test_normalised_and_as_it_is_are_the_same_schema(self, client: SchemaRegistryClient, subject: str) -> None:
+        spelled = '{"type": "record", "name": "Play", "fields": [{"name": "a", "type": {"type": "int"}, "default": 0}]}'
+        first = client.register(subject, Registration(spelled))
+        assert client.lookup(subject, Registration(spelled)) == first
+        assert client.lookup(subject, spelled) == first

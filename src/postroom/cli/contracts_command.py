@@ -130,10 +130,14 @@ def register(
 ) -> None:
     """Register the schemas of contracts in the Schema Registry; one that is there already keeps its id.
 
+    What a contract refers to must be there first. Metadata and rules go along; what the registry does not keep of them
+    is told on stderr and as `dropped`, and is no error.
+
     Examples: `postroom contracts register`,
     `postroom contracts register user_event --registry http://localhost:8081`
     """
     from postroom.schemas.data_contracts import find_contract
+    from postroom.schemas.registration import register_and_read_back, registration_of
     from postroom.schemas.schema_registry_client import SchemaRegistryClient, subject_name
 
     settings = settings_from_options(registry=registry, config=config, env=env)
@@ -144,10 +148,14 @@ def register(
         for contract in chosen:
             topic = settings.topic(contract.topic)
             subject = subject_name(settings.schema_registry.subject_strategy, topic, contract.record_name)
-            schema_id = client.register(subject, contract.schema_json)
-            done.append({"contract": contract.name, "subject": subject, "schema_id": schema_id})
+            got = register_and_read_back(client, subject, registration_of(contract))
+            told = {"contract": contract.name, "subject": subject, "schema_id": got.schema_id}
+            done.append({**told, "dropped": list(got.dropped)})
             if not as_json:
-                typer.echo(f"{contract.name}: {subject} has schema id {schema_id}")
+                typer.echo(f"{contract.name}: {subject} has schema id {got.schema_id}")
+            if got.dropped:
+                parts = ", ".join(got.dropped)
+                typer.echo(f"warning: {contract.name}: the registry did not keep {parts}; postroom does", err=True)
     if as_json:
         write_json({"registered": done})
 

@@ -13,6 +13,7 @@ from postroom.libs.setting_formats import FormatError, contract_name, topic_name
 from postroom.schemas.contract_governance import KEYS as GOVERNANCE_KEYS
 from postroom.schemas.contract_governance import Governance, read_governance
 from postroom.schemas.json_reader import read_json
+from postroom.schemas.schema_references import Reference, read_references
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _KEYS: Final = (
     "name", "version", "description", "owner", "topic", "dead_letter_topic", "key", "headers", "schema", "schema_file",
     *GOVERNANCE_KEYS,
+    "references",
 )  # fmt: skip
 _TOPIC_KEYS: Final = ("name", "partitions", "replication", "retention")
 _MAX_SCHEMA_BYTES: Final = 1024 * 1024
@@ -53,6 +55,7 @@ class ContractText:
     governance: Governance = field(default_factory=Governance)
     schema: dict[str, Any] = field(default_factory=dict)
     schema_is_missing: bool = False
+    references: tuple[Reference, ...] = ()
     root: Node | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -126,6 +129,8 @@ class _FileReader:
         self._headers()
         self._topics()
         self._schema()
+        listed = self._root.get("references")
+        text.references = read_references(text, None if listed is None else listed.unwrap())
 
     def _check_keys(self, found: Mapping[str, Node], known: tuple[str, ...], path: tuple[str, ...]) -> None:
         for key in found:

@@ -17,6 +17,7 @@ from postroom.schemas.avro_nodes import Record
 from postroom.schemas.avro_schema import canonical_json
 from postroom.schemas.contract_file import ContractText, read_contract_file, record_from_short_form
 from postroom.schemas.contract_schema import checked_schema
+from postroom.schemas.schema_references import Reference, with_references
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,8 +38,9 @@ class Contract:
     `topic` is the logical name (`topics` in the settings maps it to the real one). `partitions` and `replication` are
     -1, and `retention_ms` is None, where the cluster's defaults shall do; a `retention_ms` of -1 means for ever.
     `dead_letter_topic` is None where the contract names none: then it is the topic with `dead_letters.suffix` behind.
-    `governance` is what it says about its versions. `schema` is the Avro schema in JSON form (not to be changed),
-    `schema_json` its canonical text for the registry.
+    `governance` is what it says about its versions. `schema` is the Avro schema in JSON form (not to be changed) with
+    all that it refers to in it, `schema_json` its canonical text for the registry, without the types that stand under
+    subjects of their own: those are `references`.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Contract:
     record_name: str
     source: Path | None = field(compare=False)
     avro: AvroSchema = field(repr=False, compare=False)
+    references: tuple[Reference, ...] = ()
 
     def __hash__(self) -> int:
         return hash((self.name, self.version, self.schema_json))
@@ -154,6 +157,8 @@ def find_contract(contracts: Mapping[str, Contract], name: object) -> Contract:
 
 
 def _contract(text: ContractText) -> Contract:
+    as_written = text.schema
+    text.schema = with_references(as_written, text.references)
     avro = checked_schema(text)
     text.raise_if_wrong()
     assert avro is not None
@@ -175,8 +180,9 @@ def _contract(text: ContractText) -> Contract:
         headers=text.headers,
         governance=text.governance,
         schema=text.schema,
-        schema_json=canonical_json(text.schema),
+        schema_json=canonical_json(as_written),
         record_name=avro.root.name,
         source=text.path,
         avro=avro,
+        references=text.references,
     )

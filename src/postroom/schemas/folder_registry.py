@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from postroom.schemas.compatibility import Break
+    from postroom.schemas.registration import Registration
 
 _FORMATS = (1, 2)  # the second has rules of compatibility
 _LEVELS = tuple(level.value for level in Compatibility)
@@ -94,13 +95,14 @@ class FolderRegistry:
         schema_id = ids[number - 1]
         return RegisteredSchema(subject, number, schema_id, state.schemas[schema_id])
 
-    def register(self, subject: str, schema: str, *, normalize: bool) -> int:  # noqa: ARG002 - spelling never matters here
+    def register(self, subject: str, registration: Registration) -> int:
         """The id of the schema, registered unless the subject has it. On return it is on the disk.
 
-        Schemas that are the same JSON are the same here, with `normalize` and without. Raises
-        IncompatibleSchemaError for one that breaks the subject's rule.
+        Schemas that are the same JSON are the same here, with `normalize` and without. What a schema refers to is
+        written into it; metadata and rules are not kept. Raises IncompatibleSchemaError for one that breaks the
+        subject's rule.
         """
-        _check_avro(schema)
+        schema = _complete(registration)
         with self._locked():
             state = self._read()
             schema_id = state.id_of(schema)
@@ -116,14 +118,15 @@ class FolderRegistry:
             self._write(state)
             return schema_id
 
-    def lookup(self, subject: str, schema: str) -> int:
-        """The id under which the subject has the schema."""
-        _check_avro(schema)
+    def lookup(self, subject: str, registration: Registration) -> RegisteredSchema:
+        """The version of the subject that has the schema."""
+        schema = _complete(registration)
         state = self._read()
         schema_id = state.id_of(schema)
-        if schema_id is None or schema_id not in self._ids(state, subject):
+        ids = self._ids(state, subject) if schema_id is not None else []
+        if schema_id is None or schema_id not in ids:
             raise SubjectNotFoundError(f"{subject} does not have this schema")
-        return schema_id
+        return RegisteredSchema(subject, ids.index(schema_id) + 1, schema_id, state.schemas[schema_id])
 
     def by_id(self, schema_id: int) -> str:
         """The text of the schema with that id."""
@@ -140,9 +143,9 @@ class FolderRegistry:
         """All subjects, sorted."""
         return tuple(sorted(self._read().subjects))
 
-    def check_compatibility(self, subject: str, schema: str, version: Version) -> bool:
+    def check_compatibility(self, subject: str, registration: Registration, version: Version) -> bool:
         """Whether the schema may follow that one version under the subject's rule; true for an unknown subject."""
-        _check_avro(schema)
+        schema = _complete(registration)
         state = self._read()
         if subject not in state.subjects:
             return True
@@ -261,15 +264,20 @@ def _canonical(schema: str) -> str:
     return json.dumps(json.loads(schema), sort_keys=True, separators=(",", ":"))
 
 
-def _check_avro(schema: str) -> None:
-    """Raises InvalidSchemaError, with the first things that are wrong, unless the text is an Avro schema."""
-    _, problems = try_schema(json.loads(schema))
+def _complete(registration: Registration) -> str:
+    """The text of the schema with all that it refers to.
+
+    Raises InvalidSchemaError, with the first things that are wrong, unless it is an Avro schema.
+    """
+    raw = registration.complete_schema()
+    _, problems = try_schema(raw)
     if problems:
         raise InvalidSchemaError("That is no Avro schema: " + "; ".join(str(problem) for problem in problems[:3]))
+    return json.dumps(raw, ensure_ascii=False) if registration.references else registration.schema
 
 
 def _broken(schema: str, earlier: Sequence[str], level: Compatibility) -> tuple[Break, ...]:
-    """What keeps a schema from following the earlier ones, all of them texts that `_check_avro` has seen."""
+    """What keeps a schema from following the earlier ones, all of them texts that `_complete` has seen."""
     shapes = [shape_of(json.loads(text)) for text in earlier]
     return for_registry(breaks(shape_of(json.loads(schema)), shapes, level))
 

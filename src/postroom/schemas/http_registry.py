@@ -7,6 +7,7 @@ Redirects are refused, because they would carry the credentials along. No messag
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import ssl
@@ -29,25 +30,31 @@ from postroom.schemas.registry_answers import (
     avro_text,
     boolean_field,
     error_from,
+    is_unknown_schema,
     is_unknown_subject,
     list_of,
+    references_from,
     schema_from,
     text_field,
     whole_number_field,
 )
 from postroom.schemas.registry_protocol import Compatibility, RegisteredSchema, Version
+from postroom.schemas.schema_references import MOST_REFERENCES, Reference, with_references
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from postroom.libs.settings import SchemaRegistrySettings
+    from postroom.schemas.registration import Registration
 
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 4.0
 _LONGEST_RETRY_AFTER_S = 10.0
 _ACCEPT = "application/vnd.schemaregistry.v1+json, application/json; q=0.9"
+_NORMALIZED = {"normalize": "true"}
+_DEEPEST_REFERENCE = 8
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -82,20 +89,46 @@ class HttpRegistry:
             return None
         return schema_from(self._accepted(answer, f"{subject} version {version}"))
 
-    def register(self, subject: str, schema: str, *, normalize: bool) -> int:
+    def register(self, subject: str, registration: Registration) -> int:
         """The id of the schema, registered unless the subject has it. Asking twice does no harm."""
-        query = {"normalize": "true"} if normalize else {}
-        answer = self._ask("POST", "subjects", subject, "versions", query=query, body={"schema": schema})
+        query = _NORMALIZED if registration.normalize else None
+        answer = self._ask("POST", "subjects", subject, "versions", query=query, body=registration.body())
         return whole_number_field(self._accepted(answer, subject), "id")
 
-    def lookup(self, subject: str, schema: str) -> int:
-        """The id under which the subject has the schema."""
-        answer = self._ask("POST", "subjects", subject, body={"schema": schema})
-        return whole_number_field(self._accepted(answer, f"this schema under {subject}"), "id")
+    def lookup(self, subject: str, registration: Registration) -> RegisteredSchema:
+        """The version of the subject that has the schema; what a registry does not hold normalised is found too."""
+        query = _NORMALIZED if registration.normalize else None
+        answer = self._ask("POST", "subjects", subject, query=query, body=registration.question())
+        if query and is_unknown_schema(answer):
+            answer = self._ask("POST", "subjects", subject, body=registration.question())
+        found = schema_from(self._accepted(answer, f"this schema under {subject}"))
+        registration.check_is(found.schema)
+        return found
 
     def by_id(self, schema_id: int) -> str:
-        """The text of the schema with that id."""
-        return avro_text(self._accepted(self._ask("GET", "schemas", "ids", str(schema_id)), f"id {schema_id}"))
+        """The text of the schema with that id, with all that it refers to in it."""
+        data = self._accepted(self._ask("GET", "schemas", "ids", str(schema_id)), f"id {schema_id}")
+        text = avro_text(data)
+        references = self._referenced(data, {}, 0)
+        if not references:
+            return text
+        try:
+            return json.dumps(with_references(json.loads(text), references))
+        except (ValueError, RecursionError):
+            raise SchemaRegistryError(f"The schema with id {schema_id} is no JSON") from None
+
+    def _referenced(self, data: object, found: dict[str, Reference], depth: int) -> Collection[Reference]:
+        """What the schema in an answer refers to, and what that refers to; a number of questions that is bounded."""
+        for name, subject, version in references_from(data):
+            if name in found:
+                continue
+            if depth >= _DEEPEST_REFERENCE or len(found) >= MOST_REFERENCES:
+                raise SchemaRegistryError("A schema in the registry refers to too many others")
+            answer = self._ask("GET", "subjects", subject, "versions", str(version))
+            inner = self._accepted(answer, f"{subject} version {version}")
+            found[name] = Reference(name, subject, version, avro_text(inner))
+            self._referenced(inner, found, depth + 1)
+        return found.values()
 
     def versions(self, subject: str) -> tuple[int, ...]:
         """The subject's versions, rising."""
@@ -106,10 +139,10 @@ class HttpRegistry:
         """All subjects, sorted."""
         return tuple(sorted(list_of(str, self._accepted(self._ask("GET", "subjects"), "the list of subjects"))))
 
-    def check_compatibility(self, subject: str, schema: str, version: Version) -> bool:
+    def check_compatibility(self, subject: str, registration: Registration, version: Version) -> bool:
         """Whether the schema may follow that version."""
         path = ("compatibility", "subjects", subject, "versions", str(version))
-        answer = self._ask("POST", *path, body={"schema": schema})
+        answer = self._ask("POST", *path, body=registration.question())
         return boolean_field(self._accepted(answer, f"{subject} version {version}"), "is_compatible")
 
     def get_compatibility(self, subject: str) -> Compatibility:
@@ -140,7 +173,7 @@ class HttpRegistry:
         raise error_from(answer, what, self._settings.url)
 
     def _ask(
-        self, method: str, *path: str, query: Mapping[str, str] | None = None, body: Mapping[str, str] | None = None
+        self, method: str, *path: str, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
     ) -> Answer:
         """Send one request until it is answered, at most `retries` times again."""
         url = "/".join([self._settings.url, *(quote(part, safe="") for part in path)])
@@ -164,7 +197,7 @@ class HttpRegistry:
             remedy="check that it runs and that schema_registry.url is its address",
         )
 
-    def _attempt(self, method: str, url: str, query: Mapping[str, str], body: Mapping[str, str] | None) -> Answer:
+    def _attempt(self, method: str, url: str, query: Mapping[str, str], body: Mapping[str, Any] | None) -> Answer:
         deadline = _Deadline(self._settings.timeout_s)
         try:
             with (

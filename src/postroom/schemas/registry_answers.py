@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from postroom.libs.exceptions import (
     IncompatibleSchemaError,
@@ -15,6 +15,7 @@ from postroom.libs.exceptions import (
     UnsupportedByRegistryError,
 )
 from postroom.schemas.registry_protocol import RegisteredSchema
+from postroom.schemas.schema_references import MOST_REFERENCES
 
 _Element = TypeVar("_Element", int, str)
 
@@ -63,6 +64,11 @@ class Answer:
 def is_unknown_subject(answer: Answer) -> bool:
     """Whether the registry says that there is no such subject, in distinction to no such version."""
     return answer.status == 404 and answer.error()[0] == UNKNOWN_SUBJECT
+
+
+def is_unknown_schema(answer: Answer) -> bool:
+    """Whether the registry says that the subject is there and does not have this schema."""
+    return answer.status == 404 and answer.error()[0] == UNKNOWN_SCHEMA
 
 
 def error_from(answer: Answer, what: str, url: str) -> SchemaRegistryError:
@@ -141,4 +147,21 @@ def schema_from(data: object) -> RegisteredSchema:
         version=whole_number_field(data, "version"),
         schema_id=whole_number_field(data, "id"),
         schema=avro_text(data),
+        metadata=_mapping_or_none(data, "metadata"),
+        rule_set=_mapping_or_none(data, "ruleSet"),
     )
+
+
+def _mapping_or_none(data: object, name: str) -> dict[str, Any] | None:
+    value = data.get(name) if isinstance(data, dict) else None
+    return value if isinstance(value, dict) else None
+
+
+def references_from(data: object) -> list[tuple[str, str, int]]:
+    """What a schema refers to: name, subject and version of each. At most 64."""
+    listed = data.get("references") if isinstance(data, dict) else None
+    if not listed:
+        return []
+    if not isinstance(listed, list) or len(listed) > MOST_REFERENCES:
+        raise SchemaRegistryError(f"The Schema Registry's answer has no list of at most {MOST_REFERENCES} references")
+    return [(text_field(one, "name"), text_field(one, "subject"), whole_number_field(one, "version")) for one in listed]

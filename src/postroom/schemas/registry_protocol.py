@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from postroom.libs.exceptions import SchemaRegistryError, SubjectNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from postroom.schemas.registration import Registration
 
 Version: TypeAlias = int | Literal["latest"]
 """A subject's version: 1 and up, or the word `latest`."""
@@ -19,12 +24,17 @@ _MAX_SUBJECT_CHARACTERS = 1024
 
 @dataclass(frozen=True, slots=True)
 class RegisteredSchema:
-    """A schema as a registry holds it. `schema` is its JSON text, `schema_id` the number in every record."""
+    """A schema as a registry holds it. `schema` is its JSON text, `schema_id` the number in every record.
+
+    `metadata` and `rule_set` are Confluent's, None where the registry holds none.
+    """
 
     subject: str
     version: int
     schema_id: int
     schema: str
+    metadata: Mapping[str, Any] | None = field(default=None, hash=False)
+    rule_set: Mapping[str, Any] | None = field(default=None, hash=False)
 
 
 class Compatibility(StrEnum):
@@ -46,16 +56,16 @@ class Registry(Protocol):
         """That version, or None when there is no such subject. A missing version raises SubjectNotFoundError."""
         ...
 
-    def register(self, subject: str, schema: str, *, normalize: bool) -> int:
+    def register(self, subject: str, registration: Registration) -> int:
         """Make the schema the subject's latest unless it has it already; its id."""
         ...
 
-    def lookup(self, subject: str, schema: str) -> int:
-        """The id of a schema that the subject has."""
+    def lookup(self, subject: str, registration: Registration) -> RegisteredSchema:
+        """The version of the subject that has this schema. Raises SchemaRegistryError for an answer of another one."""
         ...
 
     def by_id(self, schema_id: int) -> str:
-        """The text of the schema with that id."""
+        """The text of the schema with that id, with all that it refers to in it."""
         ...
 
     def versions(self, subject: str) -> tuple[int, ...]:
@@ -66,7 +76,7 @@ class Registry(Protocol):
         """All subjects, sorted."""
         ...
 
-    def check_compatibility(self, subject: str, schema: str, version: Version) -> bool:
+    def check_compatibility(self, subject: str, registration: Registration, version: Version) -> bool:
         """Whether the schema may follow that one version under the subject's rule, transitive or not."""
         ...
 

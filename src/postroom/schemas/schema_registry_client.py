@@ -24,6 +24,7 @@ from postroom.libs.exceptions import (
     SchemaRegistryError,
     SubjectNotFoundError,
 )
+from postroom.schemas.registration import Registration, as_registration
 from postroom.schemas.registry_protocol import (
     MAX_SCHEMA_BYTES,
     Compatibility,
@@ -96,18 +97,26 @@ class SchemaRegistryClient:
         self._keep(found.schema_id, found.schema)
         return found
 
-    def register(self, subject: str, schema_json: str, *, normalize: bool = False) -> int:
+    def register(self, subject: str, schema: str | Registration, *, normalize: bool = False) -> int:
         """Make the schema the latest of the subject and return its id; a schema that it has keeps its id and version.
 
-        With `normalize` the registry treats schemas that mean the same as the same (Confluent's flag).
+        With `normalize` the registry treats schemas that mean the same as the same (Confluent's flag). A `Registration`
+        says that itself, and more; each of its references must be in the registry with the same schema.
         """
-        _check_schema(schema_json)
-        return self._connected().register(check_subject(subject), schema_json, normalize=normalize)
+        registration = self._checked(schema, normalize=normalize)
+        return self._connected().register(check_subject(subject), registration)
 
-    def lookup(self, subject: str, schema_json: str) -> int:
-        """The id under which the subject has this schema. Registers nothing."""
-        _check_schema(schema_json)
-        return self._connected().lookup(check_subject(subject), schema_json)
+    def lookup(self, subject: str, schema: str | Registration) -> int:
+        """The id under which the subject has this schema. Registers nothing.
+
+        Raises SchemaRegistryError too when what the registry shows for it, or for a reference, is another schema.
+        """
+        return self.kept(subject, schema).schema_id
+
+    def kept(self, subject: str, schema: str | Registration) -> RegisteredSchema:
+        """The version of the subject that has this schema, with what the registry holds of metadata and rules."""
+        registration = self._checked(schema)
+        return self._connected().lookup(check_subject(subject), registration)
 
     def by_id(self, schema_id: int) -> str:
         """The JSON text of the schema with that id. An id's schema never changes, so it is asked for once."""
@@ -128,19 +137,19 @@ class SchemaRegistryClient:
         """All subjects, sorted."""
         return self._connected().subjects()
 
-    def check_compatibility(self, subject: str, schema_json: str, version: Version = "latest") -> bool:
+    def check_compatibility(self, subject: str, schema: str | Registration, version: Version = "latest") -> bool:
         """Whether the schema may follow that version under the subject's rule.
 
         For `latest` under a transitive rule every version is asked about: registries look at one only, and refuse
         later what they said yes to. They differ about a subject that does not exist: true, or SubjectNotFoundError.
         """
-        _check_schema(schema_json)
+        registration = self._checked(schema)
         registry, subject = self._connected(), check_subject(subject)
-        if not registry.check_compatibility(subject, schema_json, check_version(version)):
+        if not registry.check_compatibility(subject, registration, check_version(version)):
             return False
         if version != "latest" or not self._is_transitive(registry, subject):
             return True
-        return all(registry.check_compatibility(subject, schema_json, one) for one in registry.versions(subject)[:-1])
+        return all(registry.check_compatibility(subject, registration, one) for one in registry.versions(subject)[:-1])
 
     def get_compatibility(self, subject: str) -> Compatibility:
         """The rule that holds for the subject: its own, else the registry's."""
@@ -169,6 +178,22 @@ class SchemaRegistryClient:
             return registry.get_compatibility(subject).value.endswith("TRANSITIVE")
         except SubjectNotFoundError:  # what a subject without versions has to follow is nothing
             return False
+
+    def _checked(self, schema: str | Registration, *, normalize: bool = False) -> Registration:
+        """What is sent for the schema, after a look at it and at what it refers to."""
+        if not isinstance(schema, Registration):
+            _check_schema(schema)
+        registration = as_registration(schema, normalize=normalize)
+        for one in registration.references:
+            found = self._connected().get(check_subject(one.subject), check_version(one.version))
+            if found is None:
+                raise SubjectNotFoundError(
+                    f"The registry has no subject {one.subject}, where {one.name} should stand",
+                    remedy="register the referenced schema first",
+                )
+            others = tuple(other for other in registration.references if other is not one)
+            Registration(one.schema, others).check_is(found.schema)
+        return registration
 
     def _keep(self, schema_id: int, text: str) -> None:
         if len(self._texts) < _CACHED_IDS:

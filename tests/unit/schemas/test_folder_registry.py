@@ -20,6 +20,7 @@ from postroom.libs.exceptions import (
     SubjectNotFoundError,
 )
 from postroom.schemas.folder_registry import FolderRegistry
+from postroom.schemas.registration import as_registration
 from postroom.schemas.registry_protocol import Compatibility
 from postroom.testing.manual_clock import ManualClock
 
@@ -30,7 +31,7 @@ SCHEMAS = [json.dumps({"type": "fixed", "name": "F", "size": size}) for size in 
 
 
 def register(folder: Path, subject: str, schema: str) -> int:
-    return FolderRegistry(folder).register(subject, schema, normalize=False)
+    return FolderRegistry(folder).register(subject, as_registration(schema))
 
 
 class TestKeeping:
@@ -47,7 +48,7 @@ class TestKeeping:
         ids: dict[str, int] = {}
         subjects: dict[str, list[int]] = {}
         for subject, schema, normalize in calls:
-            got = FolderRegistry(folder).register(subject, schema, normalize=normalize)
+            got = FolderRegistry(folder).register(subject, as_registration(schema, normalize=normalize))
             assert got == ids.setdefault(schema, len(ids) + 1)
             known = subjects.setdefault(subject, [])
             if got not in known:
@@ -74,10 +75,11 @@ class TestKeeping:
         script = (
             "import sys; from pathlib import Path\n"
             "from postroom.schemas.folder_registry import FolderRegistry\n"
+            "from postroom.schemas.registration import as_registration\n"
             "registry = FolderRegistry(Path(sys.argv[1]))\n"
             "for size in range(1, 21):\n"
             '    schema = \'{"type": "fixed", "name": "F", "size": %d}\' % size\n'
-            "    print(registry.register(f's{size}', schema, normalize=False))\n"
+            "    print(registry.register(f's{size}', as_registration(schema)))\n"
         )
         command = [sys.executable, "-c", script, str(tmp_path / "registry")]
         running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
@@ -112,7 +114,7 @@ class TestKeeping:
         with FolderRegistry(tmp_path)._locked():
             began = clock.monotonic()
             with pytest.raises(RegistryUnavailableError, match="held by another process"):
-                FolderRegistry(tmp_path, clock=clock).register("a", SCHEMAS[0], normalize=False)
+                FolderRegistry(tmp_path, clock=clock).register("a", as_registration(SCHEMAS[0]))
             assert 10 <= clock.monotonic() - began < 10.1
         assert register(tmp_path, "a", SCHEMAS[0]) == 1
 
@@ -125,7 +127,7 @@ class TestKeeping:
                 os.read(read_end, 1)
                 os._exit(0)
         try:
-            assert FolderRegistry(tmp_path, clock=ManualClock()).register("a", SCHEMAS[0], normalize=False) == 1
+            assert FolderRegistry(tmp_path, clock=ManualClock()).register("a", as_registration(SCHEMAS[0])) == 1
         finally:
             os.write(write_end, b"x")
             os.waitpid(pid, 0)
@@ -155,7 +157,7 @@ class TestRules:
     def test_nothing_is_known_of_a_subject_that_was_never_named(self, tmp_path: Path) -> None:
         with pytest.raises(SubjectNotFoundError):
             FolderRegistry(tmp_path).get_compatibility("a")
-        assert FolderRegistry(tmp_path).check_compatibility("a", SCHEMAS[0], "latest")
+        assert FolderRegistry(tmp_path).check_compatibility("a", as_registration(SCHEMAS[0]), "latest")
 
 
 class TestDamage:

@@ -31,6 +31,7 @@ from postroom.libs.exceptions import (
 )
 from postroom.libs.settings import SchemaRegistrySettings
 from postroom.schemas.http_registry import HttpRegistry
+from postroom.schemas.registration import Registration
 from postroom.schemas.schema_registry_client import Compatibility, SchemaRegistryClient, subject_name
 from postroom.testing.broker_settings import free_ports
 from postroom.testing.manual_clock import ManualClock
@@ -255,6 +256,75 @@ class TestRefusals:
         page = says(200, b"<html>welcome</html>", content_type="text/html")
         with asking(page) as registry, pytest.raises(SchemaRegistryError, match="no Schema Registry"):
             registry.get_schema("clicks")
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            {"id": 7},
+            {**GOOD, "schema": '"long"'},
+            {**GOOD, "schema": "{"},
+            {**GOOD, "schema": 7},
+            {**GOOD, "schemaType": "PROTOBUF"},
+            {**GOOD, "id": -1},
+            {**GOOD, "id": True},
+        ],
+    )
+    def test_an_id_without_the_schema_that_was_asked_for_is_refused(self, answer: object) -> None:
+        with asking(says(200, answer)) as registry:
+            with pytest.raises(SchemaRegistryError) as caught:
+                registry.lookup("clicks-value", '"string"')
+            assert not caught.value.retriable
+
+    def test_what_a_registry_does_not_have_normalised_is_looked_up_as_it_is(self) -> None:
+        unknown = says(404, {"error_code": 40403, "message": "x"})
+        with RubbishServer(unknown, says(200, GOOD)) as server, client(server.url) as registry:
+            assert registry.lookup("clicks-value", Registration('"string"')) == 7
+            assert [path for _, path, _, _ in server.requests] == [
+                "/subjects/clicks-value?normalize=true",
+                "/subjects/clicks-value",
+            ]
+
+    def test_an_unknown_subject_is_asked_for_once(self) -> None:
+        with RubbishServer(says(404, {"error_code": 40401, "message": "x"})) as server, client(server.url) as registry:
+            with pytest.raises(SubjectNotFoundError):
+                registry.lookup("clicks-value", Registration('"string"'))
+            assert len(server.requests) == 1
+
+    def test_what_a_schema_refers_to_is_read_along(self) -> None:
+        fields = [{"name": "one", "type": "a.E"}]
+        outer = {"schema": json.dumps({"type": "record", "name": "R", "fields": fields})}
+        enum = {**GOOD, "schema": json.dumps({"type": "enum", "name": "a.E", "symbols": ["X"]})}
+        references = {"references": [{"name": "a.E", "subject": "e", "version": 4}]}
+        with RubbishServer(says(200, outer | references), says(200, enum)) as server, client(server.url) as registry:
+            assert json.loads(registry.by_id(1))["fields"][0]["type"]["symbols"] == ["X"]
+            assert server.requests[1][1] == "/subjects/e/versions/4"
+
+    @pytest.mark.parametrize(
+        "references",
+        [
+            7,
+            [7],
+            [{"name": "a.E", "subject": "e"}],
+            [{"name": 1, "subject": "e", "version": 1}],
+            [{"name": f"a.E{number}", "subject": "e", "version": 1} for number in range(65)],
+        ],
+    )
+    def test_references_that_are_none_are_refused(self, references: object) -> None:
+        answer = says(200, {"schema": '"string"', "references": references})
+        with asking(answer) as registry, pytest.raises(SchemaRegistryError):
+            registry.by_id(1)
+
+    def test_references_without_end_are_given_up(self) -> None:
+        names = iter(range(1000))
+
+        def endless(request: BaseHTTPRequestHandler) -> None:
+            reference = {"name": f"a.E{next(names)}", "subject": "e", "version": 1}
+            says(200, {**GOOD, "references": [reference]})(request)
+
+        with RubbishServer(endless) as server, client(server.url) as registry:
+            with pytest.raises(SchemaRegistryError, match="too many"):
+                registry.by_id(1)
+            assert len(server.requests) < 20
 
     def test_a_compatibility_rule_that_nobody_knows_is_refused(self) -> None:
         odd = says(200, {"compatibilityLevel": "SIDEWAYS"})
