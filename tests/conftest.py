@@ -5,12 +5,16 @@ The fixtures with the real servers are the ones that users get: `postroom.testin
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from postroom.libs import logger
+from postroom.testing.stack_install import cache_folder
 
 # How long an example takes says something about the machine, and nothing about a promise.
 settings.register_profile("promises", deadline=None)
@@ -18,6 +22,13 @@ settings.load_profile("promises")
 
 _TESTS = Path(__file__).parent
 _SERVERS = {"postroom_stack": "kafka", "postroom_cluster": "cluster"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the copies of registries that live for one test out of the user's cache; the servers stay where they are."""
+    os.environ["POSTROOM_STACK_CACHE"] = str(cache_folder())
+    os.environ["XDG_CACHE_HOME"] = folder = tempfile.mkdtemp(prefix="postroom-cache-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from postroom.libs.event import Outcome
-    from postroom.services.components import Registry
     from postroom.services.ledger import Balance
     from postroom.services.receipt import Receipt
+    from postroom.services.schema_ids import Registry
 
 PATIENCE_S = 30.0
 EVENT = {"user_id": "u1", "timestamp": 1_795_416_182_091, "action": "start", "country": "DE"}

@@ -13,6 +13,7 @@ from postroom.cli.border import FAILED
 from postroom.cli.spool_folder import SlotLook, look_into
 from postroom.cli.words import counts, duration, many, printable
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
+from postroom.schemas.registry_protocol import RegisteredSchema
 from postroom.services.health_checks import REMEDIES
 from postroom.services.producer_service import ProducerService
 from postroom.services.spool_view import PathView, SpoolSummary, paths_of, spool_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from postroom.libs.config_loader import Config
+    from postroom.schemas.registration import Registration
 
 STILL_S = 30.0
 """So long Kafka is there and nothing moves before it is said that nothing will."""
@@ -189,14 +191,18 @@ def _by_topic(spool: SpoolSummary) -> dict[str, int]:
 class _NoRegistry:
     """What is spooled is encoded already, and nothing else is sent: no registry is asked, and none must be there."""
 
-    def lookup(self, subject: str, schema_json: str) -> int:
+    def lookup(self, subject: str, schema: Registration) -> int:
         """Return a number that no record will carry."""
-        del subject, schema_json
+        del subject, schema
         return 0
 
-    def register(self, subject: str, schema_json: str) -> int:
+    def register(self, subject: str, schema: Registration) -> int:
         """Return a number that no record will carry."""
-        return self.lookup(subject, schema_json)
+        return self.lookup(subject, schema)
+
+    def kept(self, subject: str, schema: Registration) -> RegisteredSchema:
+        """Return the schema as it is."""
+        return RegisteredSchema(subject, 1, 0, schema.schema, schema.metadata, schema.rule_set)
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""

@@ -123,6 +123,12 @@ def _registry(config: Config) -> Iterator[Clash]:
     registry = config.schema_registry
     yield from _pair(config, "schema_registry.username", "schema_registry.password")
     yield from _pair(config, "schema_registry.certificate", "schema_registry.key")
+    if registry.max_stale_s is not None and registry.max_stale_s < 2 * registry.refresh_s:
+        yield Clash(
+            "schema_registry.max_stale_s", f"is {registry.max_stale_s:g}",
+            "schema_registry.refresh_s", f"is {registry.refresh_s:g}",
+            "an id would be too old although the registry answers each time", "raise max_stale_s or lower refresh_s",
+        )  # fmt: skip
     place = "is a URL" if registry.is_remote else "is no URL"
     for name in ("username", "password", "ca", "certificate", "key"):
         if registry[name] is not None and not registry.is_remote:

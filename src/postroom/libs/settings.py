@@ -202,6 +202,9 @@ class SchemaRegistrySettings(Section):
     retries: Annotated[int, Field(ge=0, le=20)] = 2
     auto_register: bool = False
     subject_strategy: Literal["topic_name", "record_name", "topic_record_name"] = "topic_name"
+    copies_dir: UserPath | None = None
+    refresh_s: Annotated[float, Field(ge=1, le=86_400)] = 300
+    max_stale_s: Annotated[float | None, Field(ge=1, le=1_000_000_000)] = None
 
     @property
     def is_remote(self) -> bool:

@@ -49,6 +49,8 @@ _FAILED_REASON = Label("reason", "a `FailedReason`", frozenset(FailedReason))
 _ERROR_CODE = Label("code", "name of the client library's error, or the stable code of a postroom error")
 _QUEUE = Label("queue", "queue of the spool", frozenset({"records", "dead_letters"}))
 _CLUSTER_TOPIC = Label("topic", "name of the topic on the cluster")
+_CONTRACT = Label("contract", "name of a contract")
+_SCHEMA_STATE = Label("state", "state of a contract's schema id", frozenset({"fresh", "stale", "closed"}))
 _PATH_STATE = Label("state", "state of the path", frozenset({"direct", "handing_over", "spooling", "draining"}))
 
 RECEIVED = Metric("postroom_events_received_total", Kind.COUNTER, "events", "Events handed in.", (_TOPIC,))
@@ -219,6 +221,20 @@ REPEATS = Metric(
     "Records of the spool sent although a copy may be in Kafka: marked with `x-attempt` above 1.",
     (_QUEUE,),
 )
+SCHEMA_STALE = Metric(
+    "postroom_schema_registry_stale_seconds",
+    Kind.GAUGE,
+    "seconds",
+    "Age of the Schema Registry's last good answer about a contract, while it does not give another; 0 while it does.",
+    (_CONTRACT,),
+)
+SCHEMA_STATE = Metric(
+    "postroom_schema_id_state",
+    Kind.GAUGE,
+    "1",
+    "1 for the state of a contract's schema id: `stale` is used while the registry is away, `closed` refuses events.",
+    (_CONTRACT, _SCHEMA_STATE),
+)
 SOURCE_ERRORS = Metric(
     "postroom_metrics_source_errors_total",
     Kind.COUNTER,
@@ -237,7 +253,7 @@ METRIC_TABLE: tuple[Metric, ...] = (
     TAKEN_OVER, DRAINED, QUARANTINED, LATENCY, RETRIES, CONNECTION_FAILURES, PUBLISH_ERRORS, RATE_LIMIT_WAITS,
     RATE_LIMIT_WAIT_SECONDS, CLIENT_QUEUE_MESSAGES, CLIENT_QUEUE_BYTES, SPOOL_RECORDS, SPOOL_BYTES, SPOOL_LIMIT_BYTES,
     SPOOL_OLDEST_AGE, SPOOL_FULL, SPOOL_REFUSES, SPOOL_QUARANTINED, SPOOL_REJECTED, PATH_STATE, PATH_PROBLEM,
-    HAND_OVERS, REPEATS, SOURCE_ERRORS, REJECTED,
+    HAND_OVERS, REPEATS, SCHEMA_STALE, SCHEMA_STATE, SOURCE_ERRORS, REJECTED,
 )  # fmt: skip
 """All of them, in the order of the reference page."""
 
@@ -332,6 +348,11 @@ The 95th percentile of the latency:
 The books do not balance: `postroom_events_unaccounted != 0`
 
 Topics that Kafka does not take records for, and why: `postroom_path_state{{state!="direct"}}`, `postroom_path_problem`
+
+The Schema Registry has been away for an hour, or a contract takes no events because of it:
+
+    max(postroom_schema_registry_stale_seconds) > 3600
+    max by (contract) (postroom_schema_id_state{{state="closed"}}) > 0
 
 How full the spool is, and when it will be at the present rate:
 

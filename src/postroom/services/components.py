@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from postroom.libs.exceptions import ConfigurationError, PostroomError, SchemaRegistryError, SubjectNotFoundError
+from postroom.libs.exceptions import ConfigurationError
 from postroom.libs.logger import get_logger
 from postroom.libs.settings import OriginKind
+from postroom.schemas.contract_copies import ContractCopies, copies_folder
 from postroom.schemas.data_contracts import configured_contracts
+from postroom.schemas.schema_registry_client import SchemaRegistryClient
 from postroom.schemas.schema_validator import SchemaValidator
 from postroom.services.dispatcher import Dispatcher
 from postroom.services.lane import Lane
+from postroom.services.schema_ids import Askers, SchemaIds
 from postroom.streaming.rate_limiter import RateLimiter
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Mapping
 
     from postroom.libs.clock import Clock
@@ -24,30 +28,15 @@ if TYPE_CHECKING:
     from postroom.observability.metrics import Metrics
     from postroom.schemas.data_contracts import Contract
     from postroom.services.ledger import Ledger
+    from postroom.services.schema_ids import Registry
     from postroom.services.settlement import Settlement
     from postroom.services.spooling import Spooling
     from postroom.streaming.embedded_broker import EmbeddedBroker
     from postroom.streaming.publisher import Publisher
     from postroom.streaming.spool.file_system import FileSystem
 
-_ASK_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
-_JOIN_S = 0.5  # a question that is just being asked is not waited for: the closed client ends it
-
-
-class Registry(Protocol):
-    """What the pipeline asks a Schema Registry for."""
-
-    def lookup(self, subject: str, schema_json: str) -> int:
-        """Return the id of a schema that is registered under `subject`."""
-        ...
-
-    def register(self, subject: str, schema_json: str) -> int:
-        """Register the schema under `subject` and return its id."""
-        ...
-
-    def close(self) -> None:
-        """Let go of connections."""
-        ...
+_PATIENCE_WITH_COPY_S = 2.0
+"""So long the registry has at the start for a contract whose id is on this disk already."""
 
 
 class Components:
@@ -89,8 +78,7 @@ class Components:
         self.limiter = limiter or RateLimiter(config.rate_limit.events_per_second, config.rate_limit.burst, clock=clock)
         self._log = get_logger("postroom.producer_service")
         self._stop_actions: list[tuple[str, Callable[[], object]]] = []
-        self._stopping = threading.Event()
-        self.registry_problem = ""
+        self._schema_ids: SchemaIds | None = None
         self.embedded: EmbeddedBroker | None = None
 
     @property
@@ -98,6 +86,12 @@ class Components:
         """The publisher; there from `start()` on."""
         assert self._publisher is not None
         return self._publisher
+
+    @property
+    def schema_ids(self) -> SchemaIds:
+        """The ids of the contracts; there from `start()` on."""
+        assert self._schema_ids is not None
+        return self._schema_ids
 
     @property
     def dispatcher(self) -> Dispatcher:
@@ -123,7 +117,6 @@ class Components:
 
     def stop(self) -> None:
         """Stop in reverse order what was started. An error of one part does not keep the others from stopping."""
-        self._stopping.set()
         while self._stop_actions:
             name, action = self._stop_actions.pop()
             try:
@@ -169,66 +162,40 @@ class Components:
                 validator=validator,
                 book=self._ledger.book(contract.topic),
             )
-        self._open_registry()
-        waiting = self._ask_registry(list(self.lanes.values()))
-        if waiting:
-            asking = threading.Thread(
-                target=self._ask_until_answered, args=(waiting,), name="postroom-registry", daemon=True
-            )
-            asking.start()
-            self._stop_actions.append(("registry thread", lambda: asking.join(_JOIN_S)))
+        ids = self._schema_ids = SchemaIds(
+            self.lanes.values(),
+            self.config.schema_registry,
+            self._askers(),
+            clock=self._clock,
+            copies=self._copies(),
+        )
+        ids.open()
+        ids.start()
+        self._stop_actions.append(("registry thread", ids.stop))
 
-    def _open_registry(self) -> None:
-        if self._registry is None:
-            from postroom.schemas.schema_registry_client import SchemaRegistryClient
+    def _copies(self) -> ContractCopies | None:
+        """What is kept of the registry's answers: nothing of one that was handed in, whose ids may mean anything.
 
-            client = SchemaRegistryClient(settings=self.config.schema_registry)
-            self._stop_actions.append(("registry client", client.close))
-            self._registry = client
-
-    def _ask_registry(self, lanes: list[Lane]) -> list[Lane]:
-        """Name each lane's schema id; return those for which the registry could not be asked.
-
-        A registry that answers, but does not know the schema, is a mistake in the set-up and stops the start.
+        A registry in a folder is on this disk already: it needs no copy unless somebody names a folder for copies.
         """
-        from postroom.schemas.schema_registry_client import subject_name
+        registry = self.config.schema_registry
+        if self._registry is not None or (registry.copies_dir is None and not registry.is_remote):
+            return None
+        return ContractCopies(copies_folder(self.config, os.environ))
 
-        assert self._registry is not None
+    def _askers(self) -> Askers:
+        if self._registry is not None:
+            return Askers(self._registry, self._registry, self._registry)
         settings = self.config.schema_registry
-        waiting: list[Lane] = []
-        for lane in lanes:
-            subject = subject_name(settings.subject_strategy, lane.topic, lane.contract.record_name)
-            ask = self._registry.register if settings.auto_register else self._registry.lookup
-            try:
-                lane.use_schema_id(ask(subject, lane.contract.schema_json), settings.url)
-            except SubjectNotFoundError as exc:
-                raise ConfigurationError(
-                    f"contract {lane.name} version {lane.contract.version} is not registered under {subject}",
-                    remedy=f"register it: postroom contracts register {lane.name}",
-                ) from exc
-            except SchemaRegistryError as exc:
-                if not exc.retriable:
-                    raise
-                self.registry_problem = exc.code
-                waiting.append(lane)
-                self._log.warning("registry_unavailable", operation="start", contract=lane.name, error=exc.code)
-        if not waiting:
-            self.registry_problem = ""
-        return waiting
-
-    def _ask_until_answered(self, waiting: list[Lane]) -> None:
-        tries = 0
-        while waiting and not self._stopping.wait(_ASK_AGAIN_S[min(tries, len(_ASK_AGAIN_S) - 1)]):
-            tries += 1
-            try:
-                waiting = self._ask_registry(waiting)
-            except Exception as exc:  # noqa: BLE001 - what ends this thread would leave the lanes closed for good
-                if self._stopping.is_set():
-                    return
-                # The registry is back and says no: that needs a person, but maybe one who registers right now.
-                told = exc if isinstance(exc, PostroomError) else PostroomError(type(exc).__name__)
-                self.registry_problem = told.code
-                self._log.error("contract_unavailable", operation="start", error=told.code, remedy=told.remedy)
+        short = {"retries": 0, "timeout_s": min(settings.timeout_s, _PATIENCE_WITH_COPY_S)}
+        askers = Askers(
+            SchemaRegistryClient(settings=settings),
+            SchemaRegistryClient(settings=settings.model_copy(update=short)),
+            SchemaRegistryClient(settings=settings.model_copy(update={"retries": 0})),
+        )
+        for client in askers:
+            self._stop_actions.append(("registry client", client.close))
+        return askers
 
     def _create_topics(self) -> None:
         if self._publisher is not None or not (self.embedded or self.config.contracts.create_topics):

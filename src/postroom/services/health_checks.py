@@ -75,6 +75,7 @@ def status_of(service: ProducerService, clock: Clock = SYSTEM_CLOCK) -> dict[str
         },
         "paths": msgspec.to_builtins(paths_of(parts, clock)),
         "spool": None if spool is None else _told_spool(spool),
+        "schema_ids": msgspec.to_builtins(parts.schema_ids.views()),
     }
 
 
@@ -183,8 +184,18 @@ def _schema_validator(service: ProducerService) -> CheckResult:
 
 
 def _schema_registry(service: ProducerService) -> CheckResult:
-    problem = service.parts.registry_problem
-    return CheckResult(State.DOWN, problem) if problem else CheckResult(State.OK)
+    ids = service.parts.schema_ids
+    problem, views = ids.problem, ids.views()
+    if not problem:
+        return CheckResult(State.OK)
+    closed = [view for view in views if view.state == "closed"]
+    stale = [view.confirmed for view in views if view.state == "stale" and view.confirmed is not None]
+    told = [problem]
+    if stale:
+        told.append(f"{len(stale)} contracts use their last known schema id, stale since {min(stale)}")
+    if closed:
+        told.append(f"{len(closed)} contracts take no events")
+    return CheckResult(State.DOWN if closed else State.DEGRADED, "; ".join(told))
 
 
 def _rate_limiter(service: ProducerService) -> CheckResult:

@@ -125,8 +125,7 @@ class Intake:
             known = ", ".join(sorted(self._parts.lanes)) or "none"
             self._settlement.refuse(item, RefusedReason.UNKNOWN_EVENT_TYPE, detail=f"known contracts: {known}")
         else:
-            detail = f"the registry has not named the schema of {lane.name} yet"
-            self._settlement.refuse(item, RefusedReason.CONTRACT_UNAVAILABLE, 1.0, detail)
+            self._settlement.refuse(item, RefusedReason.CONTRACT_UNAVAILABLE, 1.0, lane.closed_because)
 
     def _make_record(
         self, item: Item, lane: Lane, event: Event | bytes | str, key: bytes | None, timestamp: int | None

@@ -46,7 +46,8 @@ def dead_letter_topic(contract: Contract, config: Config) -> str:
 class Lane:
     """The way of the events of one contract: check, encode, address.
 
-    `schema_id` is None until the registry has named it; until then nothing passes.
+    `schema_id` is None until the registry has named it, and when it is too old; then nothing passes, and
+    `closed_because` says why.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class Lane:
         "_source",
         "_validator",
         "book",
+        "closed_because",
         "contract",
         "dead_letter_topic",
         "key_field",
@@ -78,6 +80,7 @@ class Lane:
             (TOPIC_LABEL, contract.topic.encode()),
         )
         self.schema_id: int | None = None
+        self.closed_because = f"the registry has not named the schema of {self.name} yet"
         self._validator = validator
         self._codec = contract.codec
         self._prefix = b""
@@ -96,6 +99,11 @@ class Lane:
                 ("content-type", b"application/avro"),
             )
         self.schema_id = schema_id
+
+    def close(self, why: str) -> None:
+        """Let nothing pass until there is a schema id again."""
+        self.closed_because = why
+        self.schema_id = None
 
     def headers(self, event_id: str, timestamp_ms: int, attempt: int) -> Headers:
         """Return postroom's own headers of a record: `ce_id` always, the rest of CloudEvents where the contract asks.

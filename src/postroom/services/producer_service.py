@@ -17,7 +17,7 @@ from postroom.libs.exceptions import LifecycleError
 from postroom.libs.logger import get_logger
 from postroom.observability.metrics import METRICS, Metrics
 from postroom.services.batch import Batch
-from postroom.services.components import Components, Registry
+from postroom.services.components import Components
 from postroom.services.door import Door
 from postroom.services.intake import Intake
 from postroom.services.keeper import is_away
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from postroom.services.journal import AcceptedJournal
     from postroom.services.lane import HeadersInput
     from postroom.services.receipt import Receipt
+    from postroom.services.schema_ids import Registry
     from postroom.streaming.publisher import Publisher
     from postroom.streaming.rate_limiter import RateLimiter
     from postroom.streaming.spool.file_system import FileSystem
@@ -176,6 +177,7 @@ class ProducerService:
         yield from self.ledger.readings()
         if self._parts is not None:
             yield from readings_of(self._parts, self._clock)
+            yield from self._parts.schema_ids.readings()
 
     def close(self, timeout_s: float | None = None) -> None:
         """Take no more events, wait for those on their way, let go of everything.

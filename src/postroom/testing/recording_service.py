@@ -19,6 +19,7 @@ from postroom.libs.config_loader import Config, load_config
 from postroom.libs.event import DeadLetterReason, FailedReason, RefusedReason
 from postroom.observability.metrics import Metrics
 from postroom.schemas.avro_codec import unframe
+from postroom.schemas.registry_protocol import RegisteredSchema
 from postroom.services.producer_service import ProducerService
 from postroom.streaming.dead_letter_queue import DeadLetter, rebuild
 from postroom.streaming.delivery import Action, Decision
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from postroom.libs.event import Headers, Record
     from postroom.schemas.data_contracts import Contract
+    from postroom.schemas.registration import Registration
 
 
 WriteAhead: TypeAlias = Literal["off", "fsync"]
@@ -78,14 +80,19 @@ class MemoryRegistry:
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}
 
-    def register(self, subject: str, schema_json: str) -> int:
+    def register(self, subject: str, schema: Registration) -> int:
         """Return the id of the schema, the same for the same text."""
         del subject
-        return self._ids.setdefault(schema_json, len(self._ids) + 1)
+        return self._ids.setdefault(schema.fingerprint, len(self._ids) + 1)
 
-    def lookup(self, subject: str, schema_json: str) -> int:
+    def lookup(self, subject: str, schema: Registration) -> int:
         """Return the id of the schema; every schema is known here."""
-        return self.register(subject, schema_json)
+        return self.register(subject, schema)
+
+    def kept(self, subject: str, schema: Registration) -> RegisteredSchema:
+        """Return the schema with all that came with it."""
+        schema_id = self.register(subject, schema)
+        return RegisteredSchema(subject, 1, schema_id, schema.schema, schema.metadata, schema.rule_set)
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postroom.libs.config_loader import Config
+    from postroom.schemas.registration import Registration
 
 
 def made(config: Config, **parts: Any) -> Components:
@@ -58,12 +59,12 @@ class TestStart:
         parts.start()
         lane = parts.lanes["user_event"]
         assert (lane.topic, lane.schema_id, lane.key_field) == ("prod.events", 1, "user_id")
-        assert parts.registry_problem == ""
+        assert parts.schema_ids.problem == ""
         parts.stop()
 
     def test_a_schema_that_is_not_registered_is_a_mistake_that_names_the_remedy(self) -> None:
         class Empty(MemoryRegistry):
-            def lookup(self, subject: str, schema_json: str) -> int:
+            def lookup(self, subject: str, schema: Registration) -> int:
                 raise SubjectNotFoundError("no such subject")
 
         parts = parts_with(registry=Empty())
@@ -72,7 +73,7 @@ class TestStart:
 
     def test_what_the_registry_says_no_to_stops_the_start(self) -> None:
         class Strict(MemoryRegistry):
-            def register(self, subject: str, schema_json: str) -> int:
+            def register(self, subject: str, schema: Registration) -> int:
                 raise IncompatibleSchemaError("a field is gone")
 
         with pytest.raises(IncompatibleSchemaError):
@@ -179,8 +180,14 @@ class TestHealth:
             assert self.states(service)["ledger"] is State.DOWN
             service.parts.lanes["user_event"].schema_id = None
             assert self.states(service)["schema_validator"] is State.DOWN
-            service.parts.registry_problem = "registry_unavailable"
+            service.parts.schema_ids._pins[0].problem = "registry_unavailable"
             assert self.states(service)["schema_registry"] is State.DOWN
+            service.parts.lanes["user_event"].schema_id = 1
+            assert self.states(service)["schema_registry"] is State.DEGRADED
+            part = next(one for one in health_of(service).report().components if one.name == "schema_registry")
+            assert part.detail.startswith(
+                "registry_unavailable; 1 contracts use their last known schema id, stale since 2"
+            )
 
     def test_a_client_without_a_broker_is_starting_and_then_down(self) -> None:
         config = load_config(overrides={"broker": "127.0.0.1:1"}, environ={})

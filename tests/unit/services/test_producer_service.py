@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from postroom.libs.event import Record
+    from postroom.schemas.registration import Registration
     from postroom.streaming.publisher import OnDone, Report
 
 GOOD = {"user_id": "u1", "timestamp": 1}
@@ -163,10 +164,10 @@ class TestStart:
         class Registry(MemoryRegistry):
             broken = True
 
-            def lookup(self, subject: str, schema_json: str) -> int:
+            def lookup(self, subject: str, schema: Registration) -> int:
                 if self.broken:
                     raise ConfigurationError("no such subject")
-                return super().lookup(subject, schema_json)
+                return super().lookup(subject, schema)
 
         registry = Registry()
         service = service_with(registry=registry)
@@ -209,26 +210,26 @@ class TestStart:
         assert service.ledger.total().delivered == 8
 
     def test_a_registry_that_answers_later_opens_the_lanes_then(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from postroom.services import components
+        from postroom.services import schema_ids
 
-        monkeypatch.setattr(components, "_ASK_AGAIN_S", (0.001,))
+        monkeypatch.setattr(schema_ids, "CLOSED_PAUSES_S", (0.001,))
         answers = threading.Event()
 
         class Registry(MemoryRegistry):
-            def lookup(self, subject: str, schema_json: str) -> int:
+            def lookup(self, subject: str, schema: Registration) -> int:
                 if not answers.is_set():
                     raise RegistryUnavailableError("no answer")
-                return super().lookup(subject, schema_json)
+                return super().lookup(subject, schema)
 
         with service_with(registry=Registry()) as service:
             outcome = service.publish_event(GOOD).result(0)
             assert isinstance(outcome, Refused)
             assert outcome.reason is RefusedReason.CONTRACT_UNAVAILABLE
-            assert service.parts.registry_problem == "registry_unavailable"
+            assert service.parts.schema_ids.problem == "registry_unavailable"
             answers.set()
             until(lambda: service.parts.lanes["user_event"].schema_id is not None)
             assert isinstance(service.publish_event(GOOD).result(0), Delivered)
-            until(lambda: service.parts.registry_problem == "")
+            until(lambda: service.parts.schema_ids.problem == "")
 
 
 def until(condition: Callable[[], bool]) -> None:
