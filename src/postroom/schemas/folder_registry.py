@@ -167,6 +167,9 @@ class FolderRegistry:
             state.rules[subject] = level
             self._write(state)
 
+    def prepare(self) -> None:
+        """Nothing is needed for a question."""
+
     def close(self) -> None:
         """Nothing is held between two questions."""
 

@@ -88,6 +88,10 @@ class Registry(Protocol):
         """Give the subject a rule."""
         ...
 
+    def prepare(self) -> None:
+        """Have everything that a first question needs, without asking one."""
+        ...
+
     def close(self) -> None:
         """Let go of what is held. Asking afterwards is an error."""
         ...

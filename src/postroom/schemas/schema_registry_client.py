@@ -159,6 +159,10 @@ class SchemaRegistryClient:
         """Give the subject a rule. Raises ValueError when `level` is none of `Compatibility`."""
         self._connected().set_compatibility(check_subject(subject), Compatibility(level))
 
+    def prepare(self) -> None:
+        """Have everything that a first question needs, without asking one. Raises ConfigurationError."""
+        self._connected().prepare()
+
     def close(self) -> None:
         """Let go of connections. Asking afterwards raises LifecycleError."""
         self._closed = True

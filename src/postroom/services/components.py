@@ -191,8 +191,9 @@ class Components:
         askers = Askers(
             SchemaRegistryClient(settings=settings),
             SchemaRegistryClient(settings=settings.model_copy(update=short)),
-            SchemaRegistryClient(settings=settings.model_copy(update={"retries": 0})),
+            beside := SchemaRegistryClient(settings=settings.model_copy(update={"retries": 0})),
         )
+        beside.prepare()  # now, and not beside the first events
         for client in askers:
             self._stop_actions.append(("registry client", client.close))
         return askers
