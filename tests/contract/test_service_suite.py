@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from postroom.libs.event import Outcome
     from postroom.services.ledger import Balance
     from postroom.services.receipt import Receipt
-    from postroom.services.schema_ids import Registry
+    from postroom.services.registry_asking import Registry
 
 PATIENCE_S = 30.0
 EVENT = {"user_id": "u1", "timestamp": 1_795_416_182_091, "action": "start", "country": "DE"}

@@ -16,7 +16,8 @@ from postroom.schemas.schema_registry_client import SchemaRegistryClient
 from postroom.schemas.schema_validator import SchemaValidator
 from postroom.services.dispatcher import Dispatcher
 from postroom.services.lane import Lane
-from postroom.services.schema_ids import Askers, SchemaIds
+from postroom.services.registry_asking import Askers
+from postroom.services.schema_ids import SchemaIds
 from postroom.streaming.rate_limiter import RateLimiter
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from postroom.observability.metrics import Metrics
     from postroom.schemas.data_contracts import Contract
     from postroom.services.ledger import Ledger
-    from postroom.services.schema_ids import Registry
+    from postroom.services.registry_asking import Registry
     from postroom.services.settlement import Settlement
     from postroom.services.spooling import Spooling
     from postroom.streaming.embedded_broker import EmbeddedBroker

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from postroom.services.journal import AcceptedJournal
     from postroom.services.lane import HeadersInput
     from postroom.services.receipt import Receipt
-    from postroom.services.schema_ids import Registry
+    from postroom.services.registry_asking import Registry
     from postroom.streaming.publisher import Publisher
     from postroom.streaming.rate_limiter import RateLimiter
     from postroom.streaming.spool.file_system import FileSystem

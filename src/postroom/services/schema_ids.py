@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,6 +18,7 @@ from postroom.libs.exceptions import (
     IncompatibleSchemaError,
     InvalidSchemaError,
     PostroomError,
+    RegistryUnavailableError,
     SchemaRegistryError,
     SubjectNotFoundError,
 )
@@ -25,8 +26,8 @@ from postroom.libs.logger import get_logger
 from postroom.observability.metric_table import SCHEMA_STALE, SCHEMA_STATE
 from postroom.observability.metrics import Reading
 from postroom.schemas.contract_copies import ContractCopies, Copy
-from postroom.schemas.registration import Registration, register_and_read_back, registration_of
-from postroom.schemas.registry_protocol import RegisteredSchema, subject_name
+from postroom.schemas.registration import register_and_read_back, registration_of
+from postroom.schemas.registry_protocol import subject_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from postroom.libs.clock import Clock
     from postroom.libs.settings import SchemaRegistrySettings
     from postroom.services.lane import Lane
+    from postroom.services.registry_asking import Askers, Registry
 
 CLOSED_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 """Pauses between questions that nobody answers, for a contract without an id; the last one repeats."""
@@ -52,34 +54,6 @@ where a hundred events come.
 """
 
 _JOIN_S = 0.5  # a question that is just being asked is not waited for: the closed client ends it
-
-
-class Registry(Protocol):
-    """What the pipeline asks a Schema Registry for."""
-
-    def lookup(self, subject: str, schema: Registration) -> int:
-        """Return the id of a schema that is registered under `subject`."""
-        ...
-
-    def register(self, subject: str, schema: Registration) -> int:
-        """Register the schema under `subject` and return its id."""
-        ...
-
-    def kept(self, subject: str, schema: Registration) -> RegisteredSchema:
-        """Return the version of the subject that has this schema, as the registry holds it."""
-        ...
-
-    def close(self) -> None:
-        """Let go of connections."""
-        ...
-
-
-class Askers(NamedTuple):
-    """One registry with three kinds of patience."""
-
-    at_start: Registry  # for a contract without a copy: all tries
-    with_copy: Registry  # at the start, with a copy in the hand: one short try
-    again: Registry  # beside the events: one try
 
 
 class SchemaIdView(msgspec.Struct, frozen=True):
@@ -232,9 +206,12 @@ class SchemaIds:
             pin.lane.use_schema_id(schema_id, self._settings.url)
             if before is not None:
                 self._log.warning("schema_id_changed", contract=pin.lane.name, before=before, now=schema_id)
+        now = self._clock.monotonic()
         if pin.problem:
             self._log.info("registry_answers", contract=pin.lane.name)
-        now = self._clock.monotonic()
+            for other in self._pins:
+                if other.problem == RegistryUnavailableError.code:  # it is back: for the others, too
+                    other.due = min(other.due, now)
         pin.problem, pin.failures, pin.confirmed_at = "", 0, now
         pin.due = now + self._about(self._settings.refresh_s)
         self._keep_copy(pin, schema_id)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from benchmarks.registry_gateway import RUBBISH
 from pydantic import SecretStr
 
 from postroom.libs.exceptions import (
@@ -274,6 +275,28 @@ class TestRefusals:
             with pytest.raises(SchemaRegistryError) as caught:
                 registry.lookup("clicks-value", '"string"')
             assert not caught.value.retriable
+
+    @pytest.mark.parametrize("rubbish", RUBBISH.values(), ids=RUBBISH.keys())
+    def test_a_lookup_answered_by_rubbish_is_an_error_in_time_and_never_an_id(self, rubbish: bytes) -> None:
+        def talk(request: BaseHTTPRequestHandler) -> None:
+            request.close_connection = True
+            request.wfile.write(rubbish)
+
+        with asking(talk, timeout_s=10.0, retries=0) as registry, pytest.raises(SchemaRegistryError):
+            registry.lookup("clicks-value", Registration('{"type": "record", "name": "R", "fields": []}'))
+
+    def test_a_giant_answer_to_a_small_question_is_not_read(self) -> None:
+        answer = says(200, {**GOOD, "metadata": {"properties": {"long": "x" * 300_000}}})
+        with asking(answer) as registry, pytest.raises(SchemaRegistryError, match="more than 262"):
+            registry.lookup("clicks-value", Registration('"string"'))
+        with asking(answer) as registry:
+            assert registry.get_schema("clicks-value").schema_id == 7
+
+    def test_what_was_prepared_asks_nothing(self, tmp_path: Path) -> None:
+        with RubbishServer(says(200, [])) as server, client(server.url) as registry:
+            registry.prepare()
+            assert server.requests == []
+        SchemaRegistryClient(tmp_path / "registry").prepare()
 
     def test_what_a_registry_does_not_have_normalised_is_looked_up_as_it_is(self) -> None:
         unknown = says(404, {"error_code": 40403, "message": "x"})

@@ -27,7 +27,8 @@ from postroom.schemas.registration import Registration, registration_of
 from postroom.schemas.schema_validator import SchemaValidator
 from postroom.services.lane import Lane
 from postroom.services.ledger import Ledger
-from postroom.services.schema_ids import CLOSED_PAUSES_S, GAP_S, QUIET_GAP_S, STALE_PAUSES_S, Askers, SchemaIds
+from postroom.services.registry_asking import Askers
+from postroom.services.schema_ids import CLOSED_PAUSES_S, GAP_S, QUIET_GAP_S, STALE_PAUSES_S, SchemaIds
 from postroom.testing.manual_clock import ManualClock
 from postroom.testing.recording_service import MemoryRegistry
 
@@ -381,6 +382,19 @@ class TestWhileItRuns:
         assert len(times) == 51
         assert sorted(round(b - a, 3) for a, b in pairwise(times)) == [GAP_S, *[QUIET_GAP_S] * 49]
         assert "new-value" in [subject for _, subject, _ in world.registry.asked[:7]]  # it failed a second before
+
+    def test_once_it_answers_about_one_contract_it_is_asked_about_the_others(self, tmp_path: Path) -> None:
+        world = World(tmp_path, "click", "order", "visit")
+        world.ids.open()
+        world.registry.says(AWAY)
+        world.run(1000)
+        world.registry.says(None)
+        states = [view.state for view in world.ids.views()]
+        while "stale" in states and "fresh" not in states:
+            world.run(1)
+            states = [view.state for view in world.ids.views()]
+        world.run(3 * QUIET_GAP_S)
+        assert {view.state for view in world.ids.views()} == {"fresh"}
 
     def test_contracts_that_hang_hold_up_a_closed_one_for_one_question(self, tmp_path: Path) -> None:
         world = World(tmp_path, "click", "order", "visit", timeout_s=5)
