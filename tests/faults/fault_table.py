@@ -643,6 +643,10 @@ TABLE: tuple[Row, ...] = (
             ),
             *_in(
                 "kafka",
+                test_registry_away="test_under_load_no_event_waits_none_is_lost_and_none_passes_unchecked "
+                "test_a_service_starts_with_the_copies_while_the_registry_is_dead "
+                "test_a_service_starts_with_the_copies_whatever_the_registry_does "
+                "test_without_copies_the_lanes_are_closed_until_the_registry_answers",
                 test_schema_registry_server="test_a_killed_registry_is_unavailable_and_what_was_asked_before_is_still_"
                 "known "
                 "test_a_frozen_registry_is_unavailable_in_time",
@@ -650,6 +654,7 @@ TABLE: tuple[Row, ...] = (
             *_in(
                 "unit/schemas",
                 test_schema_registry_client="TestRefusals.test_a_redirect_is_not_followed "
+                "TestRefusals.test_a_lookup_answered_by_rubbish_is_an_error_in_time_and_never_an_id "
                 "TestBounds.test_an_answer_of_more_than_four_mebibytes_is_cut_off "
                 "TestBounds.test_an_answer_that_does_not_end_is_given_up_in_time",
             ),

@@ -181,6 +181,7 @@ def _summary(contract: "Contract") -> dict[str, Any]:
         "key": contract.key_field,
         "headers": contract.headers,
         "record": contract.record_name,
+        "references": [one.as_json() for one in contract.references],
         "source": None if contract.source is None else str(contract.source),
     }
 
@@ -191,6 +192,8 @@ def _set(number: int) -> int | None:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"{one['name']} ({one['subject']} version {one['version']})" for one in value) or "-"
     return "-" if value is None or value == "" else str(value)
 
 

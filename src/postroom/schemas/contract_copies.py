@@ -180,11 +180,14 @@ def _replace(path: Path, data: bytes) -> None:
             os.close(folder)
 
 
-def copies_folder(config: Config, environ: Mapping[str, str]) -> Path:
-    """The folder for copies: the one in the settings, else one in the spool's, else one in the user's cache folder."""
+def copies_folder(config: Config, environ: Mapping[str, str]) -> Path | None:
+    """The folder for copies: the one in the settings, else one in the spool's, else one in the user's cache folder.
+
+    None for a user without a home.
+    """
     if config.schema_registry.copies_dir is not None:
         return config.schema_registry.copies_dir
     if config.spool.dir is not None:
         return config.spool.dir / "contracts"
     base = environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path.expanduser may raise
-    return Path(base) / "postroom" / "contracts"
+    return Path(base) / "postroom" / "contracts" if Path(base).is_absolute() else None

@@ -16,7 +16,7 @@ from postroom.schemas.schema_registry_client import SchemaRegistryClient
 from postroom.schemas.schema_validator import SchemaValidator
 from postroom.services.dispatcher import Dispatcher
 from postroom.services.lane import Lane
-from postroom.services.registry_asking import Askers
+from postroom.services.registry_asking import Askers, Bounded
 from postroom.services.schema_ids import SchemaIds
 from postroom.streaming.rate_limiter import RateLimiter
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.file_system import FileSystem
 
 _PATIENCE_WITH_COPY_S = 2.0
-"""So long the registry has at the start for a contract whose id is on this disk already."""
+"""So long the registry has at the start for a contract whose id is on this disk; twice with looking up its name."""
 
 
 class Components:
@@ -182,7 +182,8 @@ class Components:
         registry = self.config.schema_registry
         if self._registry is not None or (registry.copies_dir is None and not registry.is_remote):
             return None
-        return ContractCopies(copies_folder(self.config, os.environ))
+        folder = copies_folder(self.config, os.environ)
+        return None if folder is None else ContractCopies(folder)
 
     def _askers(self) -> Askers:
         if self._registry is not None:
@@ -191,7 +192,7 @@ class Components:
         short = {"retries": 0, "timeout_s": min(settings.timeout_s, _PATIENCE_WITH_COPY_S)}
         askers = Askers(
             SchemaRegistryClient(settings=settings),
-            SchemaRegistryClient(settings=settings.model_copy(update=short)),
+            Bounded(SchemaRegistryClient(settings=settings.model_copy(update=short)), 2 * _PATIENCE_WITH_COPY_S),
             beside := SchemaRegistryClient(settings=settings.model_copy(update={"retries": 0})),
         )
         beside.prepare()  # now, and not beside the first events

@@ -192,9 +192,9 @@ def _schema_registry(service: ProducerService) -> CheckResult:
     stale = [view.confirmed for view in views if view.state == "stale" and view.confirmed is not None]
     told = [problem]
     if stale:
-        told.append(f"{len(stale)} contracts use their last known schema id, stale since {min(stale)}")
+        told.append(f"last known schema ids in use: {len(stale)}, stale since {min(stale)}")
     if closed:
-        told.append(f"{len(closed)} contracts take no events")
+        told.append(f"contracts that take no events: {len(closed)}")
     return CheckResult(State.DOWN if closed else State.DEGRADED, "; ".join(told))
 
 

@@ -146,11 +146,10 @@ class SchemaIds:
             pin.copy = self._usable_copy(pin)
         for pin in self._pins:
             if trouble is not None and (pin.copy is not None or self._clock.monotonic() >= end):
+                self._use_copy(pin, trouble)
                 self._note(pin, trouble, pause_s=0.0)
             else:
                 trouble = self._open_one(pin) or trouble
-            if pin.problem and pin.copy is not None:
-                self._use_copy(pin, pin.copy)
 
     def _open_one(self, pin: _Pin) -> SchemaRegistryError | None:
         """Ask for one id; return why there is no answer to go by."""
@@ -168,6 +167,7 @@ class SchemaIds:
             is_about_the_schema = isinstance(exc, (IncompatibleSchemaError, InvalidSchemaError))
             if is_about_the_schema or not (exc.retriable or any(other.copy for other in self._pins)):
                 raise
+            self._use_copy(pin, exc)
             self._fail(pin, exc)
             return exc
         self._confirm(pin, schema_id)
@@ -183,10 +183,13 @@ class SchemaIds:
         pin.confirmed_at = self._clock.monotonic() - age_s
         return None if self._is_too_old(pin) else copy
 
-    def _use_copy(self, pin: _Pin, copy: Copy) -> None:
-        pin.lane.use_schema_id(copy.schema_id, self._settings.url)
+    def _use_copy(self, pin: _Pin, trouble: SchemaRegistryError) -> None:
+        """Open the lane with its copy, if there is one, since the registry gave no answer to go by."""
+        if pin.copy is None:
+            return
+        pin.lane.use_schema_id(pin.copy.schema_id, self._settings.url)
         self._log.warning(
-            "schema_id_from_copy", operation="start", contract=pin.lane.name, since=self._since(pin), error=pin.problem
+            "schema_id_from_copy", operation="start", contract=pin.lane.name, since=self._since(pin), error=trouble.code
         )
 
     # -- one question and what follows from the answer
@@ -238,7 +241,7 @@ class SchemaIds:
 
     def _fail(self, pin: _Pin, error: PostroomError) -> None:
         if error.retriable:
-            pauses = STALE_PAUSES_S if pin.is_open or pin.copy is not None else CLOSED_PAUSES_S
+            pauses = STALE_PAUSES_S if pin.is_open else CLOSED_PAUSES_S
             pause_s = pauses[min(pin.failures, len(pauses) - 1)]
         else:
             pause_s = REFUSED_STALE_S if pin.is_open else REFUSED_CLOSED_S

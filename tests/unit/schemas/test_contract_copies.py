@@ -200,3 +200,6 @@ class TestWhere:
         self, overrides: dict[str, object], environ: dict[str, str], folder: str
     ) -> None:
         assert copies_folder(load_config(overrides=overrides, environ={}), environ) == Path(folder)
+
+    def test_who_has_no_home_has_no_copies(self) -> None:
+        assert copies_folder(load_config(overrides={}, environ={}), {"XDG_CACHE_HOME": "~/.cache"}) is None

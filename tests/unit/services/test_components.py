@@ -185,9 +185,7 @@ class TestHealth:
             service.parts.lanes["user_event"].schema_id = 1
             assert self.states(service)["schema_registry"] is State.DEGRADED
             part = next(one for one in health_of(service).report().components if one.name == "schema_registry")
-            assert part.detail.startswith(
-                "registry_unavailable; 1 contracts use their last known schema id, stale since 2"
-            )
+            assert part.detail.startswith("registry_unavailable; last known schema ids in use: 1, stale since 2")
 
     def test_a_client_without_a_broker_is_starting_and_then_down(self) -> None:
         config = load_config(overrides={"broker": "127.0.0.1:1"}, environ={})

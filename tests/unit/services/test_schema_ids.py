@@ -27,7 +27,7 @@ from postroom.schemas.registration import Registration, registration_of
 from postroom.schemas.schema_validator import SchemaValidator
 from postroom.services.lane import Lane
 from postroom.services.ledger import Ledger
-from postroom.services.registry_asking import Askers
+from postroom.services.registry_asking import Askers, Bounded
 from postroom.services.schema_ids import CLOSED_PAUSES_S, GAP_S, QUIET_GAP_S, STALE_PAUSES_S, SchemaIds
 from postroom.testing.manual_clock import ManualClock
 from postroom.testing.recording_service import MemoryRegistry
@@ -186,6 +186,12 @@ class TestTheStart:
         world.registry.says(trouble)
         world.process()
         with pytest.raises(error):
+            world.ids.open()
+
+    def test_a_type_that_is_not_there_is_told_by_its_own_name(self, tmp_path: Path) -> None:
+        world = World(tmp_path)
+        world.registry.says(SubjectNotFoundError("no subject address", remedy="register the referenced schema first"))
+        with pytest.raises(SubjectNotFoundError, match="no subject address"):
             world.ids.open()
 
     def test_another_schema_under_the_same_version_has_no_copy(self, tmp_path: Path) -> None:
@@ -446,6 +452,30 @@ class TestTooStale:
         assert world.schema_id() == 1
         world.run(2)
         assert world.schema_id() is None
+
+
+class TestBounded:
+    def test_an_answer_and_an_error_come_through(self) -> None:
+        registry = Script(ManualClock())
+        bounded = Bounded(registry, 20.0)
+        schema = Registration('"string"')
+        assert bounded.lookup("a", schema) == bounded.register("a", schema) == bounded.kept("a", schema).schema_id == 1
+        registry.says(UNKNOWN)
+        with pytest.raises(SubjectNotFoundError):
+            bounded.lookup("a", schema)
+        bounded.close()
+
+    def test_a_question_that_hangs_is_left_alone_in_time(self) -> None:
+        released = threading.Event()
+
+        class Hanging(MemoryRegistry):
+            def lookup(self, subject: str, schema: Registration) -> int:
+                released.wait(30)
+                return super().lookup(subject, schema)
+
+        with pytest.raises(RegistryUnavailableError, match=r"did not answer within 0\.01 s"):
+            Bounded(Hanging(), 0.01).lookup("a", Registration('"string"'))
+        released.set()
 
 
 class TestTheThread:
