@@ -181,9 +181,12 @@ class FrameScan:
 
     def _resynchronised(self, begin: int, end: int) -> tuple[GroupHead | None, int]:
         """Return the head of the group at `begin` from its copy, or None and where the next group begins."""
+        self._buffer = b""  # a file that is looked at while it grows may have more than was read of it
         rest = self._file.read_at(end - begin, begin)
         found = find_head(self._seed, self._kind, rest, self.next_sequence, copy=False)
         if found is not None:
+            if not found[0]:
+                return found[1], begin
             rest = rest[: found[0]]
         copied = find_head(self._seed, self._kind, rest, self.next_sequence, copy=True)
         if copied is not None:

@@ -55,6 +55,30 @@ def _sequences(found: list[Frame | Damage]) -> list[int]:
     return [one.sequence for one in found if isinstance(one, Frame)]
 
 
+@given(GROUPS, st.data())
+def test_a_file_that_grows_while_it_is_read_is_read_to_its_end(counts: list[int], draw: st.DataObject) -> None:
+    """What was read of it ahead, zeros for one, is no word about what stands there when its turn comes."""
+    data, bodies = _groups(counts)
+    there = draw.draw(st.integers(FRAMES_BEGIN, len(data)))
+    disk = ModelFileSystem()
+    disk.make_folder("/d")
+    disk.put("/d/f", data[:there] + bytes(len(data) - there))
+    file = disk.open_to_read("/d/f")
+    scan, found = FrameScan(file, seed=SEED, kind=1, next_sequence=1), []
+    passed = draw.draw(st.integers(0, len(bodies)))
+    while len(found) <= 2 * len(bodies):
+        if len(found) == passed:
+            disk.put("/d/f", data)
+            file = disk.open_to_read("/d/f")
+            scan._file = file  # noqa: SLF001 - the model has no file that one writes while another reads it
+        if (one := scan.next(len(data))) is None:
+            break
+        found.append(one)
+    assert len(found) <= 2 * len(bodies), "it goes on for ever"
+    if passed == 0:
+        assert _sequences(found) == list(range(1, len(bodies) + 1))
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 255]), st.integers(1, 2**63), BODIES)
 def test_a_group_gives_back_what_it_was_made_of(seed: int, kind: int, first: int, bodies: list[bytes]) -> None:
     group = pack_group(seed, kind, first, bodies)
