@@ -70,7 +70,7 @@ def test_a_file_that_grows_while_it_is_read_is_read_to_its_end(counts: list[int]
         if len(found) == passed:
             disk.put("/d/f", data)
             file = disk.open_to_read("/d/f")
-            scan._file = file  # noqa: SLF001 - the model has no file that one writes while another reads it
+            scan._file = file  # the model has no file that one writes while another reads it
         if (one := scan.next(len(data))) is None:
             break
         found.append(one)
