@@ -414,6 +414,26 @@ class TestTheRunCommand:
                 summary = self.summary(process)
                 assert len(read_spool(spool).waiting) == summary["spooled"] > 0
 
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_it_while_it_waits_for_room_in_a_full_queue(
+        self, tmp_path: Path, real_stack: LocalStack, postroom_topic: str, number: signal.Signals
+    ) -> None:
+        """Kafka is frozen: room would come after 15 s, when the client gives up. Ctrl-C is given twice."""
+        desk = Desk(tmp_path, real_stack.bootstrap, topics__user_events=postroom_topic)
+        path = desk.settings_file(producer__queue_max_messages=5_000, delivery__close_timeout_s=2)
+        command = [sys.executable, "-m", "postroom", "run", "--config", str(path), "--json"]
+        with Process(command, folder=tmp_path) as process:
+            process.wait_for_words(r"delivered [1-9]")
+            real_stack.broker(1).pause()
+            process.wait_for_lines(3)
+            process.signal(number)
+            if number is signal.SIGINT:
+                time.sleep(0.3)
+                process.signal(number)
+            assert process.ends(code=130 if number is signal.SIGINT else 4) < 6
+            summary = self.summary(process)
+        assert sum(desk.waiting().values()) == summary["spooled"] > 0
+
 
 @pytest.fixture
 def new_service(tmp_path: Path, nowhere: str) -> Iterator[Callable[..., ProducerService]]:

@@ -36,6 +36,8 @@ OK, FAILED, REFUSED, SPOOLED, INTERRUPTED = 0, 1, 3, 4, 130
 # An event of a run waits for pace as long as it takes; this bounds the wait for room in the queue, which is
 # emptied after `delivery.hand_over_after_s` at the latest.
 _PATIENCE_S = 3600.0
+# So long the last event of a run that was stopped waits for room; a Kafka that works makes some in far less.
+_ROOM_AFTER_STOP_S = 1.0
 # Longer waits for pace are waited for here, where a signal ends them at once.
 _LONG_WAIT_S = 0.2
 
@@ -126,6 +128,7 @@ class Run:
         self._terminated = False
         self._refusal: Outcome | None = None
         self._feed_until: float | None = None
+        self._no_room_after_stop: float | None = None
         self._finish_by: float | None = None
         self.interrupted = False
         self._handlers_before: dict[int, Any] = {}
@@ -189,12 +192,21 @@ class Run:
                 return
             # Not `publish_event`, which would wait for the disk for each of them when it writes ahead.
             item = service.admit(event, options.event_type, None, None, None, None)
-            service.hand_over(item, _PATIENCE_S)
+            service.hand_over(item, _PATIENCE_S, self._gives_up_waiting)
             item.receipt.listen(self._note_refusal)
             if on_receipt is not None:
                 on_receipt(item.receipt)
             if is_held_up or self._refusal is not None:
                 is_held_up = self._hold_up(item.receipt)
+
+    def _gives_up_waiting(self) -> bool:
+        """Return whether the event that waits for room is the last one, and has waited long enough."""
+        if not self._stop.is_set():
+            return False
+        now = self._clock.monotonic()
+        if self._no_room_after_stop is None:  # not in the signal's handler: a clock may take a lock
+            self._no_room_after_stop = now
+        return self._hurry or now - self._no_room_after_stop >= _ROOM_AFTER_STOP_S
 
     def _feed_left_s(self) -> float:
         """Return for how many seconds more events may be handed in."""

@@ -51,6 +51,9 @@ _LONGEST_WAIT_S = 1e9  # thirty years stand for ever
 OVERFLOW_S = 5.0
 """So long a caller whose patience with a full queue has ended waits once more, for the spool to take its event."""
 
+# Who may give up waits for room in slices, and is asked between two of them.
+_SLICE_S = 0.1
+
 # How long `publish_event` waits for the disk when it writes ahead; a sync takes milliseconds.
 _DISK_PATIENCE_S = 30.0
 # Closing hands over to the spool so long before its time is over, and looks so often whether Kafka is away.
@@ -312,8 +315,11 @@ class ProducerService:
             item.wait_until_stored(_DISK_PATIENCE_S)
         return item.receipt
 
-    def hand_over(self, item: Item, timeout: float) -> None:
-        """Steps 3 to 5: wait up to `timeout` seconds for pace and room, then publish what was admitted."""
+    def hand_over(self, item: Item, timeout: float, gives_up: Callable[[], bool] | None = None) -> None:
+        """Steps 3 to 5: wait up to `timeout` seconds for pace and room, then publish what was admitted.
+
+        `gives_up` is asked ten times a second while there is no room: once it says True, the time is over.
+        """
         if item.record is None:
             return
         try:
@@ -322,7 +328,7 @@ class ProducerService:
                 return
             end = self._clock.monotonic() + timeout
             if paced or self._wait_for_pace(item, timeout):
-                self._wait_for_room(item, end)
+                self._wait_for_room(item, end, gives_up)
         except BaseException:  # a signal handler's, Ctrl-C for one: it goes on up, the event gets its outcome
             self.cut_short(item)
             raise
@@ -342,12 +348,15 @@ class ProducerService:
         """Count an event that had to wait for its pace."""
         self._metrics.record_rate_limit_wait(seconds)
 
-    def _wait_for_room(self, item: Item, end: float) -> None:
+    def _wait_for_room(self, item: Item, end: float, gives_up: Callable[[], bool] | None) -> None:
         dispatcher = self.parts.dispatcher
         may_overflow = end > self._clock.monotonic()  # who does not want to wait at all is told at once
         while not self.try_send(item):
             left = end - self._clock.monotonic()
-            if left > 0 and dispatcher.wait_for_room(item, left):
+            if gives_up is not None and may_overflow and gives_up():
+                left = 0.0
+            slice_s = left if gives_up is None else min(left, _SLICE_S)
+            if left > 0 and (dispatcher.wait_for_room(item, slice_s) or slice_s < left):
                 continue
             if not (may_overflow and dispatcher.overflow(item)):
                 self.turn_back(item)

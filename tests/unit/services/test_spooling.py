@@ -187,6 +187,26 @@ class TestAway:
             wait_until(lambda: is_drained(service))
             assert numbers(service) == [0, 1]
 
+    def test_who_gives_up_waiting_for_room_leaves_the_event_to_the_spool(self, tmp_path: Path) -> None:
+        with service_with(tmp_path) as service:
+            service.faults.slow(10_000)
+            first = service.publish_event(event(0))
+            service.faults.queue_full()
+            item = service.admit(event(1), None, None, None, None, None)
+            answers = iter([False, False, True])
+            service.hand_over(item, 1e9, lambda: next(answers))
+            assert isinstance(item.receipt.result(PATIENCE_S), Spooled)
+            assert isinstance(first.result(PATIENCE_S), Spooled)
+
+    def test_who_gives_up_waiting_for_room_is_refused_where_there_is_no_spool(self, tmp_path: Path) -> None:
+        with service_with(tmp_path, spool__dir=None) as service:
+            service.faults.queue_full()
+            item = service.admit(event(1), None, None, None, None, None)
+            service.hand_over(item, 1e9, lambda: True)
+            outcome = item.receipt.outcome
+            assert isinstance(outcome, Refused)
+            assert outcome.reason is RefusedReason.QUEUE_FULL
+
     def test_who_does_not_wait_at_all_is_refused_when_the_queue_is_full(self, tmp_path: Path) -> None:
         with service_with(tmp_path) as service:
             service.publish_event(event(0)).result(PATIENCE_S)
