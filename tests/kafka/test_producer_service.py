@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from postroom.libs.config_loader import Config, load_config
-from postroom.libs.event import Delivered, Failed, FailedReason
+from postroom.libs.event import Delivered, Failed, FailedReason, Spooled
 from postroom.observability.metrics import Metrics
 from postroom.services.async_service import AsyncProducerService
 from postroom.services.journal import AcceptedJournal
 from postroom.services.producer_service import ProducerService
 from postroom.services.verify import verify
+from postroom.streaming.kafka_admin import KafkaAdmin
 from postroom.streaming.kafka_reader import KafkaReader
 from tests.kafka.plain_log import Verdict, judge, read_log
+from tests.kafka.programs import until
+from tests.tcp_proxy import TcpProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,3 +193,30 @@ def test_events_handed_in_while_no_broker_is_there_are_known_not_to_be_in_kafka(
         assert isinstance(again.result(60), Delivered)
     assert len(read_log(postroom_cluster.bootstrap, topic)) == 2
     assert service.ledger.total().unaccounted == 0
+
+
+def test_with_a_spool_it_starts_without_kafka_and_creates_its_topics_once_that_is_there(
+    postroom_stack: LocalStack, postroom_topic: str, tmp_path: Path
+) -> None:
+    topic = f"{postroom_topic}-new"
+    with TcpProxy(0, int(postroom_stack.bootstrap.rpartition(":")[2])) as relay:
+        relay.cut()
+        config = config_for(
+            postroom_stack,
+            topic,
+            broker=f"127.0.0.1:{relay.port}",
+            spool__dir=str(tmp_path / "spool"),
+            contracts__create_topics=True,
+        )
+        with ProducerService(config, metrics=Metrics()) as service:
+            topics = service.parts.topics
+            assert topics is not None
+            assert topics.waiting_for == "broker_unavailable"
+            receipt = service.publish_event({"user_id": "u", "timestamp": 1})
+            assert isinstance(receipt.result(30), Spooled)
+            relay.heal()
+            until(lambda: service.ledger.total().delivered == 1, "it is delivered")
+            assert not topics.waiting_for
+        assert {topic, f"{topic}.dlq"} <= set(KafkaAdmin({"bootstrap.servers": postroom_stack.bootstrap}).list_topics())
+        (entry,) = read_log(postroom_stack.bootstrap, topic)
+    assert not entry.repeat

@@ -41,8 +41,6 @@ app = typer.Typer(help="Generate or read events and publish them, with a live vi
 _SAMPLE = 3
 # Said at the start if it is known by then; a large spool is counted while the run goes on.
 _COUNTED_IN_S = 0.5
-# With a spool a run starts without Kafka; so long it tries to create the topics before.
-_TOPICS_S = 5.0
 
 
 class FailOn(StrEnum):
@@ -123,12 +121,11 @@ def run(
         drain_timeout_s=drain_timeout,
     )
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
-    if settings.spool.dir is not None:
-        settings = _with_topics_if_possible(settings, notes)
     job = Run(settings, options)
     with job:
         job.handle_signals()
         where = _say_where(notes, settings, job)
+        _say_topics(notes, job)
         _say_taken_over(notes, job)
         with _endpoint(job, settings, notes), _view(job, notes, where):
             job.feed()
@@ -162,22 +159,10 @@ def _for_a_run(settings: "Config") -> "Config":
     return settings
 
 
-def _with_topics_if_possible(settings: "Config", notes: "Console") -> "Config":
-    """Create the topics now if Kafka answers; the settings say that the service need not, and so can start without."""
-    from postroom.libs.exceptions import KafkaConnectionError
-    from postroom.schemas.data_contracts import configured_contracts
-    from postroom.services.topics import topic_specs
-    from postroom.streaming.kafka_admin import KafkaAdmin
-    from postroom.streaming.librdkafka_settings import client_settings
-
-    admin = KafkaAdmin(client_settings(settings), timeout_s=_TOPICS_S)
-    try:
-        if not admin.is_embedded():
-            admin.create_topics(topic_specs(configured_contracts(settings.contracts.path).values(), settings))
-    except KafkaConnectionError:
-        notes.print("Kafka does not answer: what it cannot take goes to the spool; topics were not created.")
-    contracts = settings.contracts.model_copy(update={"create_topics": False})
-    return settings.model_copy(update={"contracts": contracts})
+def _say_topics(notes: "Console", job: "Run") -> None:
+    topics = job.service.parts.topics
+    if topics is not None and topics.waiting_for:
+        notes.print("Kafka does not answer: what it cannot take goes to the spool; topics are created once it does.")
 
 
 def _say_where(notes: "Console", settings: "Config", job: "Run") -> str:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from postroom.services.registry_asking import Registry
     from postroom.services.settlement import Settlement
     from postroom.services.spooling import Spooling
+    from postroom.services.topics import TopicsInTime
     from postroom.streaming.embedded_broker import EmbeddedBroker
     from postroom.streaming.publisher import Publisher
     from postroom.streaming.spool.file_system import FileSystem
@@ -80,6 +81,7 @@ class Components:
         self._log = get_logger("postroom.producer_service")
         self._stop_actions: list[tuple[str, Callable[[], object]]] = []
         self._schema_ids: SchemaIds | None = None
+        self.topics: TopicsInTime | None = None
         self.embedded: EmbeddedBroker | None = None
 
     @property
@@ -203,14 +205,18 @@ class Components:
     def _create_topics(self) -> None:
         if self._publisher is not None or not (self.embedded or self.config.contracts.create_topics):
             return
-        from postroom.services.topics import create_contract_topics, topic_specs
+        from postroom.services.topics import TopicsInTime, create_contract_topics, topic_specs
 
         contracts = [lane.contract for lane in self.lanes.values()]
-        if self.embedded is None:
-            create_contract_topics(contracts, self.config)
-        else:  # it cannot be asked to create topics: they appear when they are first asked about
+        if self.embedded is not None:  # it cannot be asked to create topics: they appear when first asked about
             for spec in topic_specs(contracts, self.config):
                 self.embedded.create_topic(spec.name)
+        elif self.config.spool.dir is None:
+            create_contract_topics(contracts, self.config)
+        else:  # events are safe without Kafka: nobody waits for it
+            self.topics = TopicsInTime(contracts, self.config)
+            self._stop_actions.append(("topics thread", self.topics.stop))
+            self.topics.start()
 
     def _make_publisher(self) -> Publisher:
         if self._publisher is None:

@@ -135,9 +135,10 @@ class ProducerService:
     def start(self) -> Self:
         """Load contracts, ask the registry for their ids, make ready to publish. Calling it again does nothing.
 
-        Does not wait for a broker. Raises ConfigurationError, ContractError or SchemaRegistryError when the set-up
-        is wrong, LifecycleError when the service is closed. A registry that does not answer stops nothing: events
-        are refused as `contract_unavailable` until it does.
+        Does not wait for a broker, except to create topics (`contracts.create_topics`): with a spool for some seconds,
+        and they are created once Kafka is there; without one KafkaConnectionError is raised. Raises ConfigurationError,
+        ContractError or SchemaRegistryError when the set-up is wrong, LifecycleError when the service is closed. A
+        registry that does not answer stops nothing: events are refused as `contract_unavailable` until it does.
         """
         self._refuse_if_closed()  # before the lock, which closing holds for long
         with self._life_lock:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
+from postroom.libs.exceptions import KafkaConnectionError, PostroomError
+from postroom.libs.logger import get_logger
 from postroom.services.lane import dead_letter_topic
 from postroom.streaming.kafka_admin import KafkaAdmin, TopicResult, TopicSpec
 from postroom.streaming.librdkafka_settings import client_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from postroom.libs.config_loader import Config
     from postroom.schemas.data_contracts import Contract
+
+_AT_THE_START_S = 5.0
+_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
+_JOIN_S = 0.5  # a question that is just being asked is not waited for
 
 
 def topic_specs(
@@ -52,3 +59,71 @@ def topic_specs(
 def create_contract_topics(contracts: Iterable[Contract], config: Config) -> list[TopicResult]:
     """Make the topics of `contracts` exist; see `KafkaAdmin.create_topics`. One that exists is left as it is."""
     return KafkaAdmin(client_settings(config)).create_topics(topic_specs(contracts, config))
+
+
+class TopicsInTime:
+    """Makes the topics of contracts exist at the start of a service, or later, once Kafka is there.
+
+    `waiting_for` is the code of the error that keeps them from it, empty when there is none. `again_s` are the pauses
+    between two tries, the last one for ever.
+    """
+
+    def __init__(
+        self,
+        contracts: Iterable[Contract],
+        config: Config,
+        *,
+        make_admin: Callable[..., KafkaAdmin] = KafkaAdmin,
+        again_s: Sequence[float] = _AGAIN_S,
+    ) -> None:
+        self._specs = topic_specs(contracts, config)
+        self._settings = client_settings(config)
+        self._make_admin = make_admin
+        self._again_s = again_s
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._log = get_logger("postroom.topics")
+        self.waiting_for = ""
+
+    def start(self) -> None:
+        """Create them, within a few seconds; where no broker answers, a thread goes on trying.
+
+        Raises what Kafka says against it: ConfigurationError, AuthorizationError.
+        """
+        try:
+            self._create()
+        except KafkaConnectionError as exc:
+            self._note(exc)
+            self._thread = threading.Thread(target=self._go_on, name="postroom-topics", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Try no more."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(_JOIN_S)
+
+    def _create(self) -> None:
+        admin = self._make_admin(self._settings, timeout_s=_AT_THE_START_S)
+        if not admin.is_embedded():  # there they appear when they are first asked about
+            admin.create_topics(self._specs)
+        self.waiting_for = ""
+
+    def _go_on(self) -> None:
+        tries = 0
+        while not self._stopping.wait(self._again_s[min(tries, len(self._again_s) - 1)]):
+            tries += 1
+            try:
+                self._create()
+            except Exception as exc:  # noqa: BLE001 - without this thread the topics would be missing for good
+                self._note(exc if isinstance(exc, PostroomError) else PostroomError(type(exc).__name__))
+            else:
+                self._log.info("topics_created", operation="start", count=len(self._specs))
+                return
+
+    def _note(self, error: PostroomError) -> None:
+        if error.code != self.waiting_for and not self._stopping.is_set():
+            self._log.warning(
+                "topics_not_created", operation="start", error=error.code, detail=error.message, remedy=error.remedy
+            )
+        self.waiting_for = error.code

@@ -64,7 +64,8 @@ def test_a_file_that_grows_while_it_is_read_is_read_to_its_end(counts: list[int]
     disk.make_folder("/d")
     disk.put("/d/f", data[:there] + bytes(len(data) - there))
     file = disk.open_to_read("/d/f")
-    scan, found = FrameScan(file, seed=SEED, kind=1, next_sequence=1), []
+    scan = FrameScan(file, seed=SEED, kind=1, next_sequence=1)
+    found: list[Frame | Damage] = []
     passed = draw.draw(st.integers(0, len(bodies)))
     while len(found) <= 2 * len(bodies):
         if len(found) == passed:
