@@ -55,12 +55,9 @@ class HeldSlot(msgspec.Struct, frozen=True):
         self.slot.release()
 
     def status(self) -> SlotStatus:
-        """Say what is in it."""
-        quarantined: list[str] = []
-        with contextlib.suppress(OSError):
-            quarantined = self.quarantine.names()
+        """Say what is in it. Waits for no disk."""
         records, dead_letters = (self.queues[kind].status() for kind in Kind)
-        return SlotStatus(self.name, records, dead_letters, tuple(quarantined))
+        return SlotStatus(self.name, records, dead_letters, self.quarantine.names)
 
 
 class HeldSlots:
@@ -144,6 +141,8 @@ def hold(slot: Slot, shared: SharedByQueues, settings: WriteSettings, *, cursor_
         queues[kind] = SpoolQueue(place, settings, slot=slot.name, cursor_bytes=cursor_bytes)
     held = HeldSlot(slot, queues, quarantine)
     try:
+        with contextlib.suppress(OSError):
+            quarantine.look()
         for queue in queues.values():
             queue.open()
     except OSError:

@@ -19,12 +19,16 @@ _COPY_BYTES = 1024 * 1024
 
 
 class Quarantine:
-    """The folder `quarantine` of a slot. Made when first needed. Each queue uses it with one thread at a time."""
+    """The folder `quarantine` of a slot. Made when first needed. Each queue uses it with one thread at a time.
+
+    `names` are those of what is kept, as far as is known here: who asks for them does not wait for a disk.
+    """
 
     def __init__(self, file_system: FileSystem, slot_path: str) -> None:
         self._file_system = file_system
         self._slot_path = slot_path
         self._path = f"{slot_path}/quarantine"
+        self.names: tuple[str, ...] = ()
 
     def copy(self, segment: Segment, offset: int, length: int) -> bool:
         """Keep a range of a segment, behind the segment's header; True if it was new, False if it was kept before.
@@ -47,6 +51,7 @@ class Quarantine:
                 return False
             self._make_folder()
             self._write(name, (source.read_at(count, at) for at, count in ranges))
+            self._note(name.rpartition("/")[2])
         finally:
             source.close()
         return True
@@ -60,12 +65,15 @@ class Quarantine:
         while self._file_system.entry(f"{self._path}/{queue}-{name}.{number}") is not Entry.ABSENT:
             number += 1
         self._file_system.rename(path, f"{self._path}/{queue}-{name}.{number}")
+        self._note(f"{queue}-{name}.{number}")
 
-    def names(self) -> list[str]:
-        """Return the names of what is kept."""
-        if self._file_system.entry(self._path) is not Entry.FOLDER:
-            return []
-        return sorted(self._file_system.entries(self._path))
+    def look(self) -> None:
+        """Learn what is kept: people take files away. Raises OSError."""
+        is_there = self._file_system.entry(self._path) is Entry.FOLDER
+        self.names = tuple(sorted(self._file_system.entries(self._path))) if is_there else ()
+
+    def _note(self, name: str) -> None:
+        self.names = tuple(sorted({*self.names, name}))
 
     def _kept_bytes(self, name: str) -> int:
         if self._file_system.entry(name) is not Entry.FILE:

@@ -13,6 +13,7 @@ Format, order of the operations and recovery: docs/specs/spool-format.md.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -351,7 +352,7 @@ class Spool:
         return sum([queue.used_bytes for queue in self._held.queues()])
 
     def status(self) -> SpoolStatus:
-        """Say what is in the spool."""
+        """Say what is in the spool, as it is known in memory. Waits for no disk."""
         return SpoolStatus(
             tuple(held.status() for held in self._held),
             self.used_bytes,
@@ -370,6 +371,9 @@ class Spool:
                 queue.tend(is_full=self._space.is_full)
             except OSError as exc:
                 self._log.error("spool_upkeep_failed", operation="spool", error=exc.strerror)
+        for held in self._held:
+            with contextlib.suppress(OSError):  # then what was known stands
+                held.quarantine.look()
         self._held.release_emptied()
 
     # -- inside

@@ -290,3 +290,28 @@ def test_a_segment_that_somebody_removed_holds_up_nothing() -> None:
     disk.remove(SEGMENT)
     assert ids(drained(spool)) == ["id-3", "id-4", "id-5"]
     assert spool.status().slots[0].records.damages.missing_segments == 1
+
+
+def test_status_knows_what_stands_in_quarantine_without_asking_a_disk_that_may_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content, frames, _ = _filled(sealed=False)
+    at = frames[2].offset + frames[2].size - 1
+    disk, spool = _opened(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    assert len(drained(spool)) == COUNT - 1
+
+    def hangs(_: str) -> None:
+        pytest.fail("who asks for the status waits for the disk")
+
+    with monkeypatch.context() as patch:
+        for call in ("entry", "entries", "open_to_read", "space"):
+            patch.setattr(disk, call, hangs)
+        (name,) = spool.status().slots[0].quarantined
+    assert name in disk.entries("/spool/0001/quarantine")
+    spool.stop()
+    again = _again(disk)
+    assert again.status().slots[0].quarantined == (name,)
+    disk.unlink(f"/spool/0001/quarantine/{name}")  # as people do who have looked at it
+    again.tend()
+    assert again.status().slots[0].quarantined == ()
+    again.stop()
