@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.spool import Spool
 
 _CHECK_S = 0.002
+# Without a spool nobody probes a topic that takes nothing, and who is not ready gets no events that would: after this
+# long without one that failed it is taken for mended, and the next one tells.
+FORGOTTEN_AFTER_S = 60.0
 # A topic whose records do not all come back by themselves gets them back by a purge, after this.
 _COMES_BACK_S = 0.5
 
@@ -250,10 +253,13 @@ class Dispatcher:
             if decision.action is Action.DELIVERED:
                 self._settlement.accept(item, report)
                 self._release(item)
+                if self._spool is None and self._paths:
+                    self._works(item)
             elif decision.action is Action.DEAD_LETTER and not item.dead_letter_reason:
                 assert isinstance(decision.reason, DeadLetterReason)
                 self._settlement.repair(item, decision.reason)
             elif self._spool is None or path is None:
+                self._note_problem(item, report)
                 self._fail_undelivered(item, report)
             else:
                 self._take_back(item, path, report)
@@ -263,6 +269,21 @@ class Dispatcher:
         finally:
             if path is not None:
                 path.out.discard(item)
+
+    def _note_problem(self, item: Item, report: Report) -> None:
+        """Remember, where there is no spool, that only a person can mend what keeps a topic from taking records."""
+        reason, record = report.decision.reason, item.record
+        if reason in _REMEDIES and record is not None:
+            now = self._clock.monotonic()
+            with self._lock:
+                kind = Kind.DEAD_LETTER if item.dead_letter_reason else Kind.RECORD
+                self.path(record.topic, kind).note_problem(reason, now + FORGOTTEN_AFTER_S)
+
+    def _works(self, item: Item) -> None:
+        path = None if item.record is None else self._paths.get(item.record.topic)
+        if path is not None and path.problem is not None:
+            with self._lock:
+                path.works()
 
     def _defect(self, item: Item, operation: str, exc: Exception, *, may_be_in_kafka: bool) -> None:
         """End the item's way after a defect of ours: in the spool if it lies there, else it has failed."""

@@ -1,7 +1,8 @@
 """How the parts of a producer service are: what `/readyz`, `/status` and the commands show.
 
 Ready is who can make an event safe now. With a spool that takes records that is so although Kafka is away; it is not
-so, spool or no spool, while something keeps records of a topic from Kafka that only a person can mend.
+so, spool or no spool, while something keeps records of a topic from Kafka that only a person can mend. Without a spool
+that is known from records that failed, and forgotten a minute after the last one: nobody probes.
 """
 
 from __future__ import annotations

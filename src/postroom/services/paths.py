@@ -6,6 +6,7 @@ to state is the table below, and nothing else. The dispatcher and the drain act 
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ class Path:
     `out` holds the items that callers' records are with the client library for, `held` those that came back with the
     report that said so, `drain_out` is how many of the drain's are there. `since` is when the state began (seconds of
     the monotonic clock), `hand_overs` how often the path was closed; `problem` why Kafka did not take a record last,
-    None when it takes them.
+    None when it takes them; it is forgotten at `problem_ends`, where nobody probes.
     """
 
     __slots__ = (
@@ -84,6 +85,7 @@ class Path:
         "out",
         "probe",
         "problem",
+        "problem_ends",
         "since",
         "stamps_anew",
         "state",
@@ -98,6 +100,7 @@ class Path:
         self.state = State.DIRECT
         self.since = now
         self.problem: FailedReason | None = None
+        self.problem_ends = math.inf
         self.out: set[Item] = set()  # taken out by whoever brings a report, after the report is dealt with
         self.held: list[tuple[Item, Report]] = []
         self.drain_out = 0
@@ -131,9 +134,14 @@ class Path:
         self.tries += 1
         self.next_try_at = now + wait_s * (1 - _JITTER * random.random())
 
-    def note_problem(self, reason: FailedReason | DeadLetterReason | None) -> None:
-        """Note why Kafka did not take a record."""
+    def note_problem(self, reason: FailedReason | DeadLetterReason | None, ends: float = math.inf) -> None:
+        """Note why Kafka did not take a record, and when that is forgotten."""
+        self.problem_ends = ends
         self.problem = reason if isinstance(reason, FailedReason) else FailedReason.BROKER_ERROR
+
+    def problem_at(self, now: float) -> FailedReason | None:
+        """Return the problem, as far as it is not forgotten."""
+        return self.problem if now < self.problem_ends else None
 
     def try_now(self) -> None:
         """End the waiting: whatever was wrong may be over."""

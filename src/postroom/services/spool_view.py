@@ -52,7 +52,7 @@ class PathView(msgspec.Struct, frozen=True):
     @property
     def is_direct(self) -> bool:
         """True when nothing is wrong and nothing waits."""
-        return self.state == State.DIRECT.value
+        return self.state == State.DIRECT.value and self.problem is None
 
 
 class QueueSummary(msgspec.Struct, frozen=True):
@@ -128,7 +128,7 @@ def paths_of(parts: Components, clock: Clock) -> list[PathView]:
             QUEUE_NAMES[path.kind],
             path.state.value,
             round(now - path.since, 3),
-            None if path.problem is None else path.problem.value,
+            None if (problem := path.problem_at(now)) is None else problem.value,
             path.hand_overs,
         )
         for path in parts.dispatcher.paths()

@@ -23,6 +23,7 @@ from postroom.observability.metric_table import (
     TAKEN_OVER,
 )
 from postroom.schemas.data_contracts import contract_from_short_form
+from postroom.services.dispatcher import FORGOTTEN_AFTER_S
 from postroom.services.health_checks import health_of
 from postroom.testing.recording_service import RecordingService
 
@@ -142,6 +143,37 @@ class TestReady:
             assert "topic_missing: create it: postroom topics create" in parts["paths"][1]
             service.faults.all_well()
             wait_until(lambda: health(service)[0])
+            assert health(service)[1]["paths"] == (State.OK, "all direct")
+
+    def test_without_a_spool_a_missing_topic_makes_it_red_too_and_is_named(self) -> None:
+        with service_with(None) as service:
+            hand_in(service)
+            assert health(service)[1]["paths"] == (State.OK, "all direct")
+            service.faults.topic_gone("clicks")
+            hand_in(service, 2)
+            ready, parts = health(service)
+            assert not ready
+            assert parts["paths"][0] is State.DOWN
+            assert parts["paths"][1].startswith("clicks direct")
+            assert parts["paths"][1].endswith("topic_missing: create it: postroom topics create")
+            service.faults.all_well()
+            hand_in(service, 3)
+            assert health(service)[0]
+            assert health(service)[1]["paths"] == (State.OK, "all direct")
+
+    def test_without_a_spool_what_failed_is_forgotten_so_that_events_come_again(self) -> None:
+        with service_with(None) as service:
+            service.faults.topic_gone("clicks")
+            hand_in(service)
+            assert not health(service)[0]
+            began = CLOCK.monotonic()
+            wait_until(lambda: health(service)[0])
+            assert CLOCK.monotonic() - began < 2 * FORGOTTEN_AFTER_S
+
+    def test_without_a_spool_kafka_away_is_no_matter_of_one_topic(self) -> None:
+        with service_with(None) as service:
+            service.faults.away()
+            hand_in(service)
             assert health(service)[1]["paths"] == (State.OK, "all direct")
 
 

@@ -214,7 +214,7 @@ def test_records_for_a_broker_that_answers_nothing_at_all_were_never_sent() -> N
         reports = Reports()
         client = KafkaClient(config_for(f"127.0.0.1:{silent.getsockname()[1]}"), metrics=Metrics())
         client.publish(record(), reports.of(0))
-        until(lambda: client._watch.is_down)
+        until(lambda: client._life.watch.is_down)
         assert client.condition().connected is None
         client.close(0.1)
     assert not reports.all[0].decision.may_be_in_kafka
