@@ -7,9 +7,9 @@ from enum import IntEnum
 from functools import lru_cache
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeAlias
+from zlib import crc32
 
 import msgspec
-from google_crc32c import extend as crc32c_extend
 from google_crc32c import value as crc32c
 from msgspec.structs import astuple
 
@@ -96,7 +96,7 @@ def pack_bodies(records: Sequence[Record], labels: Headers, appended_ms: int) ->
     The loops run in C: written out in Python, a record cost 0.6 us, and 0.17 us so.
     """
     try:
-        for topic in {record.topic for record in records}:
+        for topic in {record.topic for record in records}:  # not one by one: that would cost a tenth of the packing
             _check_topic(topic)
         packed_labels = _pack_labels(labels)
         head = _BODY.pack(appended_ms, len(packed_labels)) + packed_labels
@@ -161,7 +161,10 @@ def _parse_labels(data: bytes) -> Headers:
 
 
 class KeyHash:
-    """Hashes topic and key to the 32 bits that stand in the footers. Remembers the topics' part."""
+    """Hashes topic and key to the 32 bits that stand in the footers. Remembers the topics' part.
+
+    With zlib's CRC-32: for the few bytes of a key it takes half as long as the other checksum.
+    """
 
     __slots__ = ("_topics",)
 
@@ -170,19 +173,18 @@ class KeyHash:
 
     def __call__(self, topic: str, key: bytes) -> int:
         """Return the hash of a record's topic and key."""
-        hashed: int = crc32c_extend(self._begun(topic), key)
-        return hashed
+        return crc32(key, self._begun(topic))
 
     def each(self, records: Sequence[Record]) -> list[int | None]:
         """Return the hash of each record, None for one without a key."""
         topics = {record.topic for record in records}
         keys = [record.key for record in records]
         if len(topics) == 1 and None not in keys:  # most often it is one topic: then the loop runs in C
-            return list(map(crc32c_extend, repeat(self._begun(*topics)), keys))
+            return list(map(crc32, keys, repeat(self._begun(*topics))))  # type: ignore[arg-type]  # no None is there
         return [None if record.key is None else self(record.topic, record.key) for record in records]
 
     def _begun(self, topic: str) -> int:
         begun = self._topics.get(topic)
         if begun is None:
-            begun = self._topics[topic] = crc32c(topic.encode() + b"\0")
+            begun = self._topics[topic] = crc32(topic.encode() + b"\0")
         return begun
