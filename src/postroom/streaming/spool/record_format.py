@@ -31,6 +31,9 @@ _U32 = struct.Struct("<I")
 _BODY = struct.Struct("<qI")
 _Fields: TypeAlias = tuple[str, bytes | None, bytes | None, Headers, str, int, int]  # those of a Record, in order
 
+_NOT_REPRESENTABLE = "a field of the record is larger than the spool can store, or no text"
+_TOO_LARGE = f"the record is too large; the spool stores up to {MAX_BODY_BYTES} bytes"
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_fields = msgspec.msgpack.Decoder(_Fields).decode
 _decode_anything = msgspec.msgpack.Decoder().decode
@@ -98,19 +101,31 @@ def pack_bodies(records: Sequence[Record], labels: Headers, appended_ms: int) ->
     try:
         for topic in {record.topic for record in records}:  # not one by one: that would cost a tenth of the packing
             _check_topic(topic)
-        packed_labels = _pack_labels(labels)
-        head = _BODY.pack(appended_ms, len(packed_labels)) + packed_labels
+        head = _head(labels, appended_ms)
         bodies = [head + fields for fields in map(_encode, map(astuple, records))]
     except (struct.error, ValueError, OverflowError):
-        raise NotRepresentableError("a field of the record is larger than the spool can store, or no text") from None
+        raise NotRepresentableError(_NOT_REPRESENTABLE) from None
     if bodies and max(map(len, bodies)) > MAX_BODY_BYTES:
-        raise NotRepresentableError(f"the record is too large; the spool stores up to {MAX_BODY_BYTES} bytes")
+        raise NotRepresentableError(_TOO_LARGE)
     return bodies
 
 
 def pack_body(record: Record, labels: Headers, appended_ms: int) -> bytes:
-    """Return the bytes of a record. Raises NotRepresentableError for what no frame can hold."""
-    return pack_bodies((record,), labels, appended_ms)[0]
+    """Return what `pack_bodies` returns for one record, in less than half the time. Raises as that does."""
+    try:
+        _check_topic(record.topic)
+        body = _head(labels, appended_ms) + _encode(astuple(record))
+    except (struct.error, ValueError, OverflowError):
+        raise NotRepresentableError(_NOT_REPRESENTABLE) from None
+    if len(body) > MAX_BODY_BYTES:
+        raise NotRepresentableError(_TOO_LARGE)
+    return body
+
+
+def _head(labels: Headers, appended_ms: int) -> bytes:
+    """Return what stands before the record."""
+    packed = _pack_labels(labels)
+    return _BODY.pack(appended_ms, len(packed)) + packed
 
 
 @lru_cache(1024)
