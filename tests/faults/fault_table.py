@@ -207,7 +207,8 @@ TABLE: tuple[Row, ...] = (
                 test_too_large="test_a_record_too_large_for_the_broker_becomes_a_dead_letter_alone "
                 "test_events_that_fit_alone_are_delivered_although_their_batch_is_too_large_for_the_broker "
                 "test_a_record_too_large_for_the_broker_that_comes_out_of_the_spool_holds_up_no_other",
-                test_topics="test_a_record_above_the_limit_of_the_client_is_a_dead_letter_that_fits",
+                test_topics="test_a_record_above_the_limit_of_the_client_is_a_dead_letter_that_fits "
+                "test_a_topic_that_will_refuse_what_may_be_sent_is_told_of_after_the_start",
             ),
             *_in(
                 "contract",

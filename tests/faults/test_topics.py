@@ -147,3 +147,21 @@ def test_a_record_above_the_limit_of_the_client_is_a_dead_letter_that_fits(
     judgement = Judgement(stack.bootstrap, topic)
     judgement.check(post)
     assert len(judgement.dead[0].value or b"") < 20_000
+
+
+def test_a_topic_that_will_refuse_what_may_be_sent_is_told_of_after_the_start(
+    stack: LocalStack, spool: Path, said: Said
+) -> None:
+    """Row 14: before the first event is refused. The packaged contract names a key that every event has."""
+    topic = new_topic(stack, cleanup_policy="compact", max_message_bytes="20000")
+    fine = new_topic(stack)
+    with Post(stack.bootstrap, topic, spool) as post, Post(stack.bootstrap, fine, None) as other:
+        until(lambda: said.events("topic_unfit"), "nobody says so")
+        [line] = said.events("topic_unfit")
+        assert (line["topic"], line["level"]) == (topic, "warning")
+        assert "max.message.bytes is 20000" in line["detail"]
+        part = post.health()["components"]["topics"]
+        assert part["state"] == "degraded"
+        assert topic in part["detail"]
+        assert is_ready(post)
+        assert other.health()["components"]["topics"]["state"] == "ok"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from postroom.services.registry_asking import Registry
     from postroom.services.settlement import Settlement
     from postroom.services.spooling import Spooling
+    from postroom.services.topic_check import TopicCheck
     from postroom.services.topics import TopicsInTime
     from postroom.streaming.embedded_broker import EmbeddedBroker
     from postroom.streaming.publisher import Publisher
@@ -75,6 +76,7 @@ class Components:
         self._clock = clock
         self._metrics = metrics
         self._publisher = publisher
+        self._is_own_publisher = False
         self._registry = registry
         self._contracts = contracts
         self.limiter = limiter or RateLimiter(config.rate_limit.events_per_second, config.rate_limit.burst, clock=clock)
@@ -83,6 +85,7 @@ class Components:
         self._schema_ids: SchemaIds | None = None
         self.topics: TopicsInTime | None = None
         self.embedded: EmbeddedBroker | None = None
+        self.topic_check: TopicCheck | None = None
 
     @property
     def publisher(self) -> Publisher:
@@ -114,6 +117,7 @@ class Components:
                 self.spooling.start()
                 self._stop_actions.append(("spool", self.spooling.stop))
             publisher.start()
+            self._check_topics()
         except BaseException:
             self.stop()
             raise
@@ -223,7 +227,18 @@ class Components:
             from postroom.streaming.kafka_client import KafkaClient
 
             self._publisher = KafkaClient(self.config, metrics=self._metrics, clock=self._clock)
+            self._is_own_publisher = True
         return self._publisher
+
+    def _check_topics(self) -> None:
+        if self._is_own_publisher and self.embedded is None:
+            from postroom.services.topic_check import TopicCheck
+
+            publisher = self.publisher
+            check = TopicCheck(self.config, self.lanes.values(), lambda: publisher.condition().connected is True)
+            check.start()
+            self.topic_check = check
+            self._stop_actions.append(("topic check", check.stop))
 
     def _make_dispatcher(self, publisher: Publisher) -> None:
         config = self.config

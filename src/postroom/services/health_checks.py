@@ -49,6 +49,7 @@ def health_of(service: ProducerService, clock: Clock = SYSTEM_CLOCK) -> HealthCh
     health.add("spool", lambda: _spool(service, clock))
     health.add("paths", lambda: _paths(service, clock))
     health.add("schema_registry", lambda: _schema_registry(service), Role.INFORMATION)
+    health.add("topics", lambda: _topics(service), Role.INFORMATION)
     health.add("rate_limiter", lambda: _rate_limiter(service), Role.INFORMATION)
     health.add("dead_letters", lambda: _dead_letters(service), Role.INFORMATION)
     health.add("ledger", lambda: _ledger(service), Role.INFORMATION)
@@ -197,6 +198,16 @@ def _schema_registry(service: ProducerService) -> CheckResult:
     if closed:
         told.append(f"contracts that take no events: {len(closed)}")
     return CheckResult(State.DOWN if closed else State.DEGRADED, "; ".join(told))
+
+
+def _topics(service: ProducerService) -> CheckResult:
+    check = service.parts.topic_check
+    if check is None or not check.found:
+        return CheckResult(State.OK)
+    told = [f"{one.topic}: {one.problem}" for one in check.found[:_TOLD_PATHS]]
+    if more := len(check.found) - len(told):
+        told.append(f"{more} more")
+    return CheckResult(State.DEGRADED, "; ".join(told))
 
 
 def _rate_limiter(service: ProducerService) -> CheckResult:

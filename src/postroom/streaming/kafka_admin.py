@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]  # public
 from confluent_kafka.cimpl import NewTopic
 
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
@@ -166,6 +166,25 @@ class KafkaAdmin:
         """Return each topic as the cluster knows it, None for one that it does not know."""
         topics = self._metadata().topics
         return {name: _description(topics[name]) if name in topics else None for name in names}
+
+    def settings_of(self, names: Sequence[str]) -> dict[str, Mapping[str, str] | None]:
+        """Return Kafka's own settings of each topic (`cleanup.policy`), None for one that is not there or not told.
+
+        Raises `KafkaConnectionError` when nobody answers, `AuthorizationError` when no topic may be asked about.
+        """
+        told: dict[str, Mapping[str, str] | None] = dict.fromkeys(names)
+        problems: list[KafkaError] = []
+        wanted = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        for resource, future in self._client().describe_configs(wanted, request_timeout=self._timeout_s).items():
+            try:
+                entries = future.result()  # ends within the request's own timeout
+            except KafkaException as exc:
+                problems.append(exc.args[0])
+                continue
+            told[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}
+        if len(problems) == len(names) and problems:
+            raise self._failed("ask Kafka for the settings of topics", problems[0])
+        return told
 
     def list_topics(self) -> list[str]:
         """Return the names of all topics that this client may see, sorted, without Kafka's own (`__...`)."""
