@@ -29,7 +29,7 @@ _SAID_HERE = {
     "broker": "Where Kafka is: `host:port`, several of them, or `embedded` for a broker inside this process",
     "topics": "logical name: name of the topic on this cluster",
     "producer.retry_backoff_ms": "the first wait before a failed request is repeated; each further wait is doubled",
-    "producer.retry_backoff_max_ms": "the longest of these waits",
+    "producer.retry_backoff_max_ms": "the longest of these waits; 4000 with a spool, unless it is set",
     "producer.queue_max_bytes": "unacknowledged records kept here, in bytes (256 MiB); beyond: refused with queue_full",
     "producer.security.sasl_username": "the user for SASL",
     "producer.security.sasl_password": "the password for SASL; a secret",

@@ -94,7 +94,8 @@ TABLE: tuple[Row, ...] = (
             *_in("faults", test_cluster="test_a_dead_controller_and_then_no_majority_of_controllers"),
             *_in(
                 "faults",
-                test_broker_errors="test_what_may_be_written_although_the_broker_says_no_is_sent_again_marked",
+                test_broker_errors="test_what_may_be_written_although_the_broker_says_no_is_sent_again_marked "
+                "test_brokers_short_of_replicas_get_the_first_record_from_the_spool_five_seconds_after_their_return",
             ),
         ),
         "A plain producer that tries once is told so by the broker; the metric of errors counts that code.",

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from postroom.libs.event import Spooled
-from tests.faults.post import Judgement, Post, Said, until
+from tests.faults.post import Judgement, Post, Said, pause, until
 from tests.mock_cluster import MockCluster
 
 if TYPE_CHECKING:
@@ -49,6 +49,24 @@ def test_what_may_be_written_although_the_broker_says_no_is_sent_again_marked(
         judgement = Judgement(mock.bootstrap, TOPIC)
     judgement.check(post)
     assert judgement.marked == {receipt.event_id}
+
+
+def test_brokers_short_of_replicas_get_the_first_record_from_the_spool_five_seconds_after_their_return(
+    mock: MockCluster, spool: Path
+) -> None:
+    """Row 5: the connection stays up, and the probe is repeated inside the client library."""
+    with Post(mock.bootstrap, TOPIC, spool, delivery__hand_over_after_s=15) as post:
+        assert post.kinds(post.publish(20)) == {"Delivered": 20}
+        mock.push_errors(*[19] * 4_000)
+        with post.load(10):
+            pause(23.0)  # the probe has been repeated after 1, 2 and 4 s
+            assert post.state() == "spooling"
+            assert not post.balance.drained
+            mock.clear_errors()
+            assert until(lambda: post.balance.drained, "nothing is drained") < 5.0
+        post.settle()
+        judgement = Judgement(mock.bootstrap, TOPIC)
+    judgement.check(post)
 
 
 def test_after_a_fatal_error_there_is_a_new_producer_in_two_seconds_and_everything_unreported_is_sent_again(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from postroom.libs.settings import OriginKind
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -24,6 +26,10 @@ _STATISTICS_EVERY_MS = 500
 # pause bounds how late Kafka's return is noticed.
 _RECONNECT_FIRST_MS = 100
 _RECONNECT_LONGEST_MS = 1_000
+
+# A probe of the drain is repeated inside the library while brokers answer "not now". The first record from the spool is
+# to follow by 5 s when they take records again: with 8 s between two repeats it took 8.0 s (broker short of replicas).
+_LONGEST_PAUSE_OF_A_PROBE_MS = 4_000
 
 
 def client_settings(config: Config) -> dict[str, object]:
@@ -64,7 +70,7 @@ def producer_settings(config: Config) -> dict[str, object]:
         "linger.ms": producer.linger_ms,
         "retries": producer.retries,
         "retry.backoff.ms": producer.retry_backoff_ms,
-        "retry.backoff.max.ms": producer.retry_backoff_max_ms,
+        "retry.backoff.max.ms": _longest_pause_ms(config),
         "reconnect.backoff.ms": _RECONNECT_FIRST_MS,
         "reconnect.backoff.max.ms": _RECONNECT_LONGEST_MS,
         "max.in.flight.requests.per.connection": producer.max_in_flight,
@@ -78,6 +84,15 @@ def producer_settings(config: Config) -> dict[str, object]:
         "topic.metadata.propagation.max.ms": _UNKNOWN_TOPIC_AFTER_MS,
         "statistics.interval.ms": _STATISTICS_EVERY_MS,
     }
+
+
+def _longest_pause_ms(config: Config) -> int:
+    """Return what the settings say; where nobody says it, and there is a spool, a pause that suits its drain."""
+    producer = config.producer
+    is_said = config.origin("producer.retry_backoff_max_ms").kind is not OriginKind.PACKAGED
+    if config.spool.dir is None or is_said:
+        return producer.retry_backoff_max_ms
+    return max(producer.retry_backoff_ms, min(producer.retry_backoff_max_ms, _LONGEST_PAUSE_OF_A_PROBE_MS))
 
 
 def one_by_one(settings: dict[str, object]) -> dict[str, object]:
