@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -157,3 +159,27 @@ def test_a_group_inside_a_value_is_only_found_where_its_sequence_can_follow() ->
     broken = bytearray(data)
     broken[FRAMES_BEGIN] ^= 1  # the first group is read by its copy
     assert _sequences(_scanned(bytes(broken))) == [1, 2, 3]
+
+
+class BeingWritten:
+    """A file of which one group was not there yet at the first reading."""
+
+    def __init__(self, whole: bytes, begin: int, end: int) -> None:
+        self._whole = whole
+        self._at_first: bytes | None = whole[:begin] + bytes(end - begin) + whole[end:]
+
+    def read_at(self, count: int, offset: int) -> bytes:
+        data, self._at_first = self._whole if self._at_first is None else self._at_first, None
+        return data[offset : offset + count]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_group_that_gets_whole_while_it_is_read_is_read_and_the_reading_ends(number: int) -> None:
+    """Found in its place at the second look, it was damage of no bytes, again and again, without end."""
+    data, bodies = _groups([2, 1, 3])
+    ends = [len(_groups([2, 1, 3][:count])[0]) for count in range(4)]
+    file = BeingWritten(data, ends[number], ends[number + 1])
+    scan = FrameScan(file, seed=SEED, kind=1, next_sequence=1)  # type: ignore[arg-type]  # all that is asked of a file
+    found = list(islice(scan.run(len(data)), 50))
+    assert _sequences(found) == list(range(1, len(bodies) + 1))
+    assert len(found) == len(bodies)
