@@ -180,6 +180,7 @@ def _summary(contract: "Contract") -> dict[str, Any]:
         "dead_letter_topic": contract.dead_letter_topic,
         "key": contract.key_field,
         "headers": contract.headers,
+        "compatibility": contract.governance.compatibility,
         "record": contract.record_name,
         "references": [one.as_json() for one in contract.references],
         "source": None if contract.source is None else str(contract.source),

@@ -281,6 +281,8 @@ def _complete(registration: Registration) -> str:
 
 def _broken(schema: str, earlier: Sequence[str], level: Compatibility) -> tuple[Break, ...]:
     """What keeps a schema from following the earlier ones, all of them texts that `_complete` has seen."""
+    if level is Compatibility.NONE:
+        return ()
     shapes = [shape_of(json.loads(text)) for text in earlier]
     return for_registry(breaks(shape_of(json.loads(schema)), shapes, level))
 
