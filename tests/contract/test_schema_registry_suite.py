@@ -321,6 +321,13 @@ class TestCompatibility:
             with pytest.raises(IncompatibleSchemaError):
                 client.register(subject, new)
 
+    def test_without_a_rule_everything_may_follow(self, client: SchemaRegistryClient, subject: str) -> None:
+        client.register(subject, order(A))
+        assert client.get_compatibility(subject) is Compatibility.NONE
+        assert client.check_compatibility(subject, order(B)) is True
+        assert client.check_compatibility(subject, order(B), 1) is True
+        client.register(subject, order(B))
+
     def test_what_a_subject_has_already_is_not_judged_again(self, client: SchemaRegistryClient, subject: str) -> None:
         first = client.register(subject, order(A))
         client.register(subject, order(A, B))

@@ -141,13 +141,19 @@ class SchemaRegistryClient:
         """Whether the schema may follow that version under the subject's rule.
 
         For `latest` under a transitive rule every version is asked about: registries look at one only, and refuse
-        later what they said yes to. They differ about a subject that does not exist: true, or SubjectNotFoundError.
+        later what they said yes to. Under no rule everything may follow: Apicurio judges by BACKWARD then, and
+        registers it all the same. Registries differ about a subject that does not exist: true, or
+        SubjectNotFoundError.
         """
         registration = self._checked(schema)
         registry, subject = self._connected(), check_subject(subject)
-        if not registry.check_compatibility(subject, registration, check_version(version)):
-            return False
-        if version != "latest" or not self._is_transitive(registry, subject):
+        fits = registry.check_compatibility(subject, registration, check_version(version))
+        if fits and version != "latest":
+            return True
+        rule = self._rule(registry, subject)
+        if not fits:
+            return rule is Compatibility.NONE
+        if not rule.value.endswith("TRANSITIVE"):
             return True
         return all(registry.check_compatibility(subject, registration, one) for one in registry.versions(subject)[:-1])
 
@@ -177,11 +183,11 @@ class SchemaRegistryClient:
     ) -> None:
         self.close()
 
-    def _is_transitive(self, registry: Registry, subject: str) -> bool:
+    def _rule(self, registry: Registry, subject: str) -> Compatibility:
         try:
-            return registry.get_compatibility(subject).value.endswith("TRANSITIVE")
+            return registry.get_compatibility(subject)
         except SubjectNotFoundError:  # what a subject without versions has to follow is nothing
-            return False
+            return Compatibility.NONE
 
     def _checked(self, schema: str | Registration, *, normalize: bool = False) -> Registration:
         """What is sent for the schema, after a look at it and at what it refers to."""
