@@ -68,10 +68,11 @@ def infer(
     chosen = name or re.sub(r"[^A-Za-z0-9_.-]+", "_", samples.stem).strip("._-")
     if not chosen:
         raise ConfigurationError("the contract has no name", remedy="name it with --name")
+    _checked_name(chosen)
     inference, skipped = _read(samples)
     if not inference.count:
         raise ConfigurationError(f"{samples} holds no event", remedy="name a file with one JSON object a line")
-    draft = inference.draft(_checked_name(chosen))
+    draft = inference.draft(chosen)
     if as_json:
         write_json({"contract": chosen, "samples": inference.count, "skipped": skipped, "draft": draft})
         return

@@ -68,7 +68,7 @@ class TestInfer:
             (["gone.ndjson"], "cannot be read"),
             (["empty.ndjson"], "holds no event"),
             (["-"], "has no name"),
-            (["empty.ndjson", "--name", "a b"], "holds no event"),
+            (["empty.ndjson", "--name", "a b"], "the name of the contract"),
         ],
     )
     def test_what_cannot_be_read_or_named_is_said(
@@ -106,3 +106,16 @@ class TestLintAndTest:
         assert main(["contracts", "test", "order.yaml", "--json"]) == 1
         told = json.loads(capsys.readouterr().out)
         assert told["contracts"][0]["failed"][0]["example"] == 2
+
+
+def test_on_a_terminal_a_long_file_shows_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("many.ndjson").write_text('{"a": 1}\n' * 3)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("postroom.cli.contracts_draft._PROGRESS_S", 0.0)
+    assert main(["contracts", "infer", "many.ndjson"]) == 0
+    out, err = capsys.readouterr()
+    assert "\r3 events read" in err
+    assert err.endswith("\r")
+    assert "events read" not in out
