@@ -43,7 +43,8 @@ reader's, and it answers 422, "Could not execute compatibility rule on invalid A
 implementation may optionally use aliases to map a writer's schema to the reader's." We refuse, as it does."""
 
 LENIENT = {
-    # fastavro matches a short alias with the name only; "Aliases are qualified by the namespace of the type".
+    # fastavro compares a short alias as it stands; "if a type named "a.b" has aliases of "c" and "x.y", then the fully
+    # qualified names of its aliases are "a.c" and "x.y"".
     "both change, with a short alias",
     # fastavro reads these bytes as the index of a symbol; "It is an error if the two schemas do not match."
     "a fixed becomes an enum",
