@@ -10,20 +10,27 @@ import pytest
 from benchmarks.registry_gateway import Gateway
 from benchmarks.registry_outage import ASKED_EVERY_SECOND, EVERY_BROKEN, PHASES, Load, Phase, World
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import schema_registry as confluent
+from confluent_kafka.schema_registry.avro import AvroDeserializer
+from confluent_kafka.serialization import MessageField, SerializationContext
 
+from postroom.__main__ import main
+from postroom.libs.config_loader import load_config
 from postroom.libs.event import Delivered, Refused, RefusedReason
+from postroom.libs.exceptions import ConfigurationError, SubjectNotFoundError
 from postroom.observability.health import State
+from postroom.observability.metrics import Metrics
 from postroom.schemas.avro_codec import Codec, unframe
 from postroom.schemas.schema_registry_client import SchemaRegistryClient
 from postroom.services import schema_ids
 from postroom.services.health_checks import health_of
+from postroom.services.producer_service import ProducerService
 from tests.kafka.programs import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from postroom.services.producer_service import ProducerService
     from postroom.testing.local_stack import LocalStack
 
 RATE, SECONDS = 400, 2.5
@@ -147,3 +154,44 @@ def test_without_copies_the_lanes_are_closed_until_the_registry_answers(world: W
         world.enter("up")
         until(lambda: states(service) == {"fresh"}, "the lanes are open")
         assert isinstance(service.publish_event(EVENT).result(20), Delivered)
+
+
+def test_a_contract_that_refers_to_a_type_of_another_subject_is_registered_published_and_read(
+    stack: LocalStack, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.restore()
+    name = f"order-{uuid.uuid4().hex[:8]}"
+    address = {"type": "record", "name": "com.example.Address", "fields": [{"name": "street", "type": "string"}]}
+    (tmp_path / "address.avsc").write_text(json.dumps(address))
+    (tmp_path / "order.yaml").write_text(
+        f"name: {name}\nversion: 1\ntopic: {name}\nschema: {{to: com.example.Address, from: com.example.Address}}\n"
+        f"references: [{{name: com.example.Address, subject: {name}-address, version: 1, file: address.avsc}}]\n"
+    )
+    stack.create_topic(name, partitions=1)
+    overrides: dict[str, object] = {
+        "broker": stack.bootstrap,
+        "schema_registry.url": stack.registry_url,
+        "schema_registry.copies_dir": str(tmp_path / "copies"),
+        "contracts.path": [str(tmp_path / "order.yaml")],
+    }
+    service = ProducerService(load_config(environ={}, overrides=overrides), metrics=Metrics())
+    with pytest.raises(SubjectNotFoundError, match=f"{name}-address"):
+        service.start()
+    with SchemaRegistryClient(stack.registry_url) as client:
+        client.register(f"{name}-address", json.dumps(address))
+    with pytest.raises(ConfigurationError, match="postroom contracts register"):
+        service.start()
+    monkeypatch.chdir(tmp_path)
+    settings = f"contracts: {{path: [order.yaml]}}\nschema_registry: {{url: '{stack.registry_url}'}}\n"
+    (tmp_path / "kafka.yaml").write_text(settings)
+    assert main(["contracts", "register", "--json"]) == 0
+    (registered,) = json.loads(capsys.readouterr().out)["registered"]
+    event = {"to": {"street": "Rue 1"}, "from": {"street": "Rue 2"}}
+    with service:
+        assert isinstance(service.publish_event(event, event_type=name).result(20), Delivered)
+    (value,) = values_in(stack, name, 1)
+    assert unframe(value)[0] == registered["schema_id"]
+    with confluent.SchemaRegistryClient({"url": stack.registry_url, "timeout": 20}) as registry:
+        # Named, or the client asks for the topic's associations first: the local registry lets some of these hang.
+        decode = AvroDeserializer(registry, conf={"subject.name.strategy": confluent.topic_subject_name_strategy})
+        assert decode(value, SerializationContext(name, MessageField.VALUE)) == event
