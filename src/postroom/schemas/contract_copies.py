@@ -134,7 +134,7 @@ class ContractCopies:
         """Put the copy in the place of an older one; True once it would survive a power cut. Raises nothing."""
         path = self._folder / file_name(*copy.key)
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _have(self._folder)
             _replace(path, encode(copy))
         except OSError as exc:
             if not self._has_failed:
@@ -159,6 +159,16 @@ def _content(path: Path) -> bytes:
         return file.read(_MAX_BYTES + 1)
 
 
+def _have(folder: Path) -> None:
+    """Have the folder and those above it, for their owner only, so that they would survive a power cut.
+
+    One of them may be the spool's, which takes a folder that is there for a folder that is safe.
+    """
+    for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+        _sync(missing.parent)
+
+
 def _replace(path: Path, data: bytes) -> None:
     """Give `path` this content: the old one or the new one is there at every instant."""
     handle, temporary = tempfile.mkstemp(prefix=".copy-", dir=path.parent)
@@ -172,12 +182,17 @@ def _replace(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
         raise
-    if sys.platform != "win32":  # there nothing can be asked for that makes the rename durable
-        folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in the folder survive a power cut; Windows has no way to ask for that."""
+    if sys.platform != "win32":
+        handle = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(handle)
         finally:
-            os.close(folder)
+            os.close(handle)
 
 
 def copies_folder(config: Config, environ: Mapping[str, str]) -> Path | None:

@@ -169,6 +169,21 @@ class TestTheFolder:
         assert folder.read(*COPY.key) == COPY
         assert len(list(tmp_path.iterdir())) == 1
 
+    def test_every_folder_that_it_makes_is_the_owner_s_and_durable(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[Path] = []
+
+        def sync(handle: int) -> None:
+            synced.append(Path(f"/proc/self/fd/{handle}").readlink())
+
+        monkeypatch.setattr(os, "fsync", sync)
+        folder = tmp_path / "var" / "spool" / "contracts"
+        assert ContractCopies(folder).write(COPY)
+        for made in (folder.parent.parent, folder.parent, folder):
+            assert made.stat().st_mode & 0o777 == 0o700
+            assert made.parent in synced
+
     def test_writers_at_once_leave_one_whole_copy(self, tmp_path: Path) -> None:
         folder = ContractCopies(tmp_path)
 

@@ -22,7 +22,7 @@ from postroom.streaming.spool.group_commit import Place
 from postroom.streaming.spool.record_format import FRAMES_BEGIN, Kind, parse_segment_header
 from postroom.streaming.spool.segment_store import QUEUE_FILES
 from postroom.streaming.spool.segments import segment_id_of
-from postroom.streaming.spool.slots import LOCK_NAME, QUARANTINE_NAME, QUEUE_FOLDERS, Slots
+from postroom.streaming.spool.slots import LOCK_NAME, NEIGHBOUR_NAME, QUARANTINE_NAME, QUEUE_FOLDERS, Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,7 +136,7 @@ class _Inspector:
             if self._files.entry(self._root) is Entry.ABSENT:
                 return [], ()
             names = self._slots.names()
-            return names, tuple(sorted(set(self._files.entries(self._root)).difference(names)))
+            return names, tuple(sorted(set(self._files.entries(self._root)).difference(names, {NEIGHBOUR_NAME})))
         except OSError as exc:
             raise spool_error(exc, retry_after_s=None) from exc
 

@@ -23,6 +23,7 @@ QUEUE_FOLDERS = {Kind.RECORD: "records", Kind.DEAD_LETTER: "dead_letters"}
 
 LOCK_NAME = "LOCK"
 QUARANTINE_NAME = "quarantine"
+NEIGHBOUR_NAME = "contracts"  # in the root: the registry's last answers, see docs/specs/contract-copies.md
 _MAGICS = {CURSOR_NAME: CURSOR_MAGIC, TRIAL_NAME: TRIAL_MAGIC}
 _NAME = re.compile(r"[0-9]{4}")
 MOST_SLOTS = 9999

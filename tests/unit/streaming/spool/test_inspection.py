@@ -125,6 +125,7 @@ def test_it_names_what_is_foreign_newer_damaged_or_in_quarantine() -> None:
     abandon(spool)
     disk.flip("/spool/0001/records/00000000000000000001.seg", (128 + 60) * 8)
     disk.put("/spool/notes.txt", b"mine")
+    disk.make_folder("/spool/contracts")  # the registry's last answers
     disk.put("/spool/0001/more.txt", b"mine")
     disk.put("/spool/0001/records/notes.txt", b"mine")
     disk.put("/spool/0001/records/00000000000000000009.seg", b"nothing that we wrote")
