@@ -181,7 +181,10 @@ class SchemaIds:
             return None
         age_s = max(0.0, (self._clock.time_ms() - copy.confirmed_ms) / 1000)
         pin.confirmed_at = self._clock.monotonic() - age_s
-        return None if self._is_too_old(pin) else copy
+        if not self._is_too_old(pin):
+            return copy
+        pin.lane.close(self._why_too_old(pin))
+        return None
 
     def _use_copy(self, pin: _Pin, trouble: SchemaRegistryError) -> None:
         """Open the lane with its copy, if there is one, since the registry gave no answer to go by."""
@@ -331,11 +334,14 @@ class SchemaIds:
             return False
         return self._clock.monotonic() - pin.confirmed_at >= limit_s
 
+    def _why_too_old(self, pin: _Pin) -> str:
+        since = f"the registry has not confirmed its schema id since {self._since(pin)}"
+        return f"{since}, for longer than schema_registry.max_stale_s ({self._settings.max_stale_s} s)"
+
     def _close_what_is_too_old(self) -> None:
         for pin in self._pins:
             if pin.is_open and pin.problem and self._is_too_old(pin):
-                why = f"the registry has not confirmed its schema id since {self._since(pin)} ({pin.problem})"
-                pin.lane.close(f"{why}: longer than schema_registry.max_stale_s")
+                pin.lane.close(self._why_too_old(pin))
                 pin.failures, pin.due = 0, self._clock.monotonic()
                 self._log.error("schema_id_too_old", contract=pin.lane.name, since=self._since(pin), error=pin.problem)
 

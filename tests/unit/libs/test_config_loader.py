@@ -631,6 +631,10 @@ CONTRADICTIONS = [
     ("producer: {security: {protocol: SSL, ssl_key: k}}", "ssl_key is set, but producer.security.ssl_certificate is n"),
     ("producer: {security: {protocol: SSL, ssl_key_password: p}}", "ssl_key_password is set, but"),
     ("schema_registry: {username: u}", "schema_registry.username is set, but schema_registry.password is null"),
+    (
+        "schema_registry: {max_stale_s: 599}",
+        "schema_registry.max_stale_s is 599, but schema_registry.refresh_s is 300:",
+    ),
     ("schema_registry: {password: p}", "schema_registry.password is set, but schema_registry.username is null"),
     ("schema_registry: {url: 'https://h', certificate: c}", "schema_registry.certificate is set, but"),
     ("schema_registry: {ca: ca.pem}", "schema_registry.ca is set, but schema_registry.url begins with http://"),
