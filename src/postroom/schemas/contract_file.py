@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from postroom.libs.exceptions import DecodeError, InvalidContractError
 from postroom.libs.safe_yaml import Node, kind_of, printable, read_yaml
 from postroom.libs.setting_formats import FormatError, contract_name, topic_name
+from postroom.schemas.contract_metadata import Metadata, read_metadata
 from postroom.schemas.json_reader import read_json
+from postroom.schemas.rule_set import read_rule_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from postroom.schemas.data_contracts import HeadersMode
+    from postroom.schemas.rule_set import Rule
 
 _KEYS: Final = (
     "name", "version", "description", "owner", "topic", "dead_letter_topic", "key", "headers", "schema", "schema_file",
+    "metadata", "ruleSet", "known_bad",
 )  # fmt: skip
 _TOPIC_KEYS: Final = ("name", "partitions", "replication", "retention")
 _MAX_SCHEMA_BYTES: Final = 1024 * 1024
@@ -49,6 +53,9 @@ class ContractText:
     headers: HeadersMode = "minimal"
     schema: dict[str, Any] = field(default_factory=dict)
     schema_is_missing: bool = False
+    metadata: Metadata = field(default_factory=Metadata)
+    rules: tuple[Rule, ...] = ()
+    known_bad: dict[str, object] = field(default_factory=dict)
     root: Node | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -121,6 +128,8 @@ class _FileReader:
         self._headers()
         self._topics()
         self._schema()
+        read_metadata(text)
+        read_rule_set(text)
 
     def _check_keys(self, found: Mapping[str, Node], known: tuple[str, ...], path: tuple[str, ...]) -> None:
         for key in found:

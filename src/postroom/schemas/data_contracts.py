@@ -16,12 +16,16 @@ from postroom.schemas.avro_codec import Codec
 from postroom.schemas.avro_nodes import Record
 from postroom.schemas.avro_schema import canonical_json
 from postroom.schemas.contract_file import ContractText, read_contract_file, record_from_short_form
+from postroom.schemas.contract_metadata import FieldTags, Metadata, tags_of_fields
 from postroom.schemas.contract_schema import checked_schema
+from postroom.schemas.rule_compiler import checked_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from postroom.schemas.avro_schema import AvroSchema
+    from postroom.schemas.rule_set import Rule
+    from postroom.schemas.rules import Conditions
 
 HeadersMode: TypeAlias = Literal["minimal", "cloudevents"]
 
@@ -36,6 +40,7 @@ class Contract:
     `topic` is the logical name (`topics` in the settings maps it to the real one). `partitions` and `replication` are
     -1, and `retention_ms` is None, where the cluster's defaults shall do; a `retention_ms` of -1 means for ever.
     `dead_letter_topic` is None where the contract names none: then it is the topic with `dead_letters.suffix` behind.
+    `rules` are all of its rules, `conditions` runs those that are for writing; it is None where there are none.
     `schema` is the Avro schema in JSON form (not to be changed), `schema_json` its canonical text for the registry.
     """
 
@@ -58,6 +63,10 @@ class Contract:
     record_name: str
     source: Path | None = field(compare=False)
     avro: AvroSchema = field(repr=False, compare=False)
+    metadata: Metadata = field(default_factory=Metadata)
+    rules: tuple[Rule, ...] = ()
+    conditions: Conditions | None = field(default=None, repr=False, compare=False)
+    field_tags: FieldTags = field(default_factory=dict, repr=False, compare=False)
 
     def __hash__(self) -> int:
         return hash((self.name, self.version, self.schema_json))
@@ -152,6 +161,8 @@ def find_contract(contracts: Mapping[str, Contract], name: object) -> Contract:
 
 def _contract(text: ContractText) -> Contract:
     avro = checked_schema(text)
+    field_tags = {} if avro is None else tags_of_fields(text, avro.root)
+    conditions = None if avro is None else checked_rules(text, avro, field_tags)
     text.raise_if_wrong()
     assert avro is not None
     assert isinstance(avro.root, Record)
@@ -175,4 +186,8 @@ def _contract(text: ContractText) -> Contract:
         record_name=avro.root.name,
         source=text.path,
         avro=avro,
+        metadata=text.metadata,
+        rules=text.rules,
+        conditions=conditions,
+        field_tags=field_tags,
     )

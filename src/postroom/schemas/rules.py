@@ -1,0 +1,117 @@
+"""Runs the rules of a contract, all at once for an event. `rule_compiler.py` makes them ready when it is loaded.
+
+What a rule means, what it sees and what differs from other clients: docs/design/0007-contract-rules.md.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from postroom.libs.event import Violation
+from postroom.schemas.rule_set import Rule, RuleAction
+from postroom.schemas.rule_view import view_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postroom.schemas.avro_nodes import Node
+    from postroom.schemas.rule_fields import Chosen
+
+_CODE: Final = re.compile(r"[A-Z_]{1,40}(?=:)")
+_CODES: Final = {"UNKNOWN": "no_overload"}  # a function that does not take a value of this type
+
+
+@dataclass(frozen=True, slots=True)
+class RuleFailure:
+    """A rule that an event breaks, and where. The violation names the rule, its doc and the path, never a value."""
+
+    rule: Rule
+    violation: Violation
+
+
+def strictest(failures: tuple[RuleFailure, ...]) -> RuleAction:
+    """What becomes of an event with these failures, of which there is at least one."""
+    return min((failure.rule.action for failure in failures), key=list(RuleAction).index)
+
+
+class Conditions:
+    """The rules of one contract that run when an event is written. Safe to share between threads."""
+
+    def __init__(self, root: Node, rules: list[CompiledRule], compile_expression: Callable[[str], Any]) -> None:
+        self._view = view_of(root)
+        self._rules = rules
+        self._walked = [rule for rule in rules if rule.whole is None]
+        texts = [rule.whole for rule in rules if rule.whole is not None]
+        self._all = compile_expression(" && ".join(texts) or "true")
+
+    def failures(self, event: Any) -> tuple[RuleFailure, ...]:
+        """Every rule that a valid event breaks, in the order of the contract; none for nearly all events.
+
+        An error in an evaluation is a failure. Never raises on account of the event, and does not change it.
+        """
+        view = self._view(event)
+        if _holds(self._all, {"message": view}):
+            return tuple(failure for rule in self._walked for failure in rule.failures(event, view))
+        return tuple(failure for rule in self._rules for failure in rule.failures(event, view))
+
+    def violations(self, event: Any) -> list[Violation]:
+        """What keeps a valid event from being published: the failures of rules that do more than count."""
+        return [item.violation for item in self.failures(event) if item.rule.action is not RuleAction.NONE]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    """One rule, ready to run: as part of the whole, and alone, for the slow road."""
+
+    rule: Rule
+    whole: str | None
+    guard: Any
+    condition: Any
+    path: str
+    chosen: Chosen | None
+
+    def failures(self, event: Any, view: Any) -> list[RuleFailure]:
+        """Where the event breaks this rule."""
+        if self.chosen is None:
+            found = self._found({"message": view})
+            return [self._failure(self.path, found)] if found else []
+        tried = ((path, self._found(seen)) for path, seen in self.chosen.values(event))
+        return [self._failure(path, found) for path, found in tried if found]
+
+    def _found(self, seen: dict[str, Any]) -> str:
+        """What is wrong, in words without any value; "" when the rule is met."""
+        if self.guard is not None:
+            met = result_of(self.guard, seen)
+            if met is False:
+                return ""
+            if met is not True:
+                return f"error in the guard: {met}"
+        met = result_of(self.condition, seen)
+        if met is True:
+            return ""
+        return "condition not met" if met is False else f"error in the evaluation: {met}"
+
+    def _failure(self, path: str, found: str) -> RuleFailure:
+        expected = self.rule.doc or "the condition of the rule"
+        return RuleFailure(self.rule, Violation(path, self.rule.name, expected, found))
+
+
+def _holds(expression: Any, seen: dict[str, Any]) -> bool:
+    try:
+        return expression.eval(data=seen).value() is True
+    except Exception:  # noqa: BLE001 - the slow road says what it was
+        return False
+
+
+def result_of(expression: Any, seen: dict[str, Any]) -> bool | str:
+    """True, false, or the code of the error. The library's own words may hold a value and are dropped."""
+    try:
+        result = expression.eval(data=seen).value()
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the rule was not met
+        return type(exc).__name__
+    if isinstance(result, bool):
+        return result
+    code = _CODE.match(result) if isinstance(result, str) else None
+    return _CODES.get(code[0], code[0].lower()) if code else "no boolean"
