@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from postroom.libs.event import Violation
@@ -14,13 +15,13 @@ from postroom.schemas.rule_set import Rule, RuleAction
 from postroom.schemas.rule_view import view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from postroom.schemas.avro_nodes import Node
     from postroom.schemas.rule_fields import Chosen
 
 _CODE: Final = re.compile(r"[A-Z_]{1,40}(?=:)")
-_CODES: Final = {"UNKNOWN": "no_overload"}  # a function that does not take a value of this type
+_CODES: Final = {"UNKNOWN": "not_applicable"}  # a function that cannot take this value, an index beyond the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,10 @@ def strictest(failures: tuple[RuleFailure, ...]) -> RuleAction:
     return min((failure.rule.action for failure in failures), key=list(RuleAction).index)
 
 
+MAX_FAILURES: Final = 100
+"""Of a rule that is broken in more places no further ones are named."""
+
+
 class Conditions:
     """The rules of one contract that run when an event is written. Safe to share between threads."""
 
@@ -49,12 +54,13 @@ class Conditions:
     def failures(self, event: Any) -> tuple[RuleFailure, ...]:
         """Every rule that a valid event breaks, in the order of the contract; none for nearly all events.
 
+        Of each rule at most MAX_FAILURES places are named.
         An error in an evaluation is a failure. Never raises on account of the event, and does not change it.
         """
         view = self._view(event)
         if _holds(self._all, {"message": view}):
-            return tuple(failure for rule in self._walked for failure in rule.failures(event, view))
-        return tuple(failure for rule in self._rules for failure in rule.failures(event, view))
+            return _first_failures(self._walked, event, view) if self._walked else ()
+        return _first_failures(self._rules, event, view)
 
     def violations(self, event: Any) -> list[Violation]:
         """What keeps a valid event from being published: the failures of rules that do more than count."""
@@ -72,13 +78,14 @@ class CompiledRule:
     path: str
     chosen: Chosen | None
 
-    def failures(self, event: Any, view: Any) -> list[RuleFailure]:
+    def failures(self, event: Any, view: Any) -> Iterator[RuleFailure]:
         """Where the event breaks this rule."""
-        if self.chosen is None:
-            found = self._found({"message": view})
-            return [self._failure(self.path, found)] if found else []
-        tried = ((path, self._found(seen)) for path, seen in self.chosen.values(event))
-        return [self._failure(path, found) for path, found in tried if found]
+        places: Iterable[tuple[str, dict[str, Any]]]
+        places = [(self.path, {"message": view})] if self.chosen is None else self.chosen.values(event)
+        for path, seen in places:
+            found = self._found(seen)
+            if found:
+                yield self._failure(path, found)
 
     def _found(self, seen: dict[str, Any]) -> str:
         """What is wrong, in words without any value; "" when the rule is met."""
@@ -98,6 +105,10 @@ class CompiledRule:
         return RuleFailure(self.rule, Violation(path, self.rule.name, expected, found))
 
 
+def _first_failures(rules: list[CompiledRule], event: Any, view: Any) -> tuple[RuleFailure, ...]:
+    return tuple(failure for rule in rules for failure in islice(rule.failures(event, view), MAX_FAILURES))
+
+
 def _holds(expression: Any, seen: dict[str, Any]) -> bool:
     try:
         return expression.eval(data=seen).value() is True
@@ -114,4 +125,4 @@ def result_of(expression: Any, seen: dict[str, Any]) -> bool | str:
     if isinstance(result, bool):
         return result
     code = _CODE.match(result) if isinstance(result, str) else None
-    return _CODES.get(code[0], code[0].lower()) if code else "no boolean"
+    return _CODES.get(code[0], code[0].lower()) if code else "no_boolean"

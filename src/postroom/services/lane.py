@@ -56,6 +56,7 @@ class Lane:
         "_source",
         "_validator",
         "book",
+        "conditions",
         "contract",
         "dead_letter_topic",
         "key_field",
@@ -71,6 +72,7 @@ class Lane:
         self.topic = config.topic(contract.topic)
         self.dead_letter_topic = dead_letter_topic(contract, config)
         self.key_field = contract.key_field
+        self.conditions = contract.conditions
         self.book = book
         self.labels: Headers = (
             (TYPE_LABEL, self.name.encode()),
@@ -129,7 +131,7 @@ class Lane:
             read = self.read(event)
         except DecodeError as exc:
             return [Violation("", exc.reason, "the JSON of one event", exc.message)]
-        return [] if self.encode(read) is not None else self.violations(read)
+        return self.violations(read)
 
     def encode(self, event: object) -> bytes | None:
         """Return the record's value (schema id and Avro body), or None for an event that breaks the contract."""
@@ -141,7 +143,7 @@ class Lane:
         return event
 
     def violations(self, event: object) -> list[Violation]:
-        """Return every way in which the event breaks the contract."""
+        """Return every way in which the event breaks the contract, its rules included."""
         return self._validator.validate(self.name, event)
 
     def key_of(self, event: object) -> bytes | None:

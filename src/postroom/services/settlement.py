@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from postroom.libs.clock import Clock
     from postroom.libs.event import Event, Record, Violation
     from postroom.observability.metrics import Metrics
+    from postroom.schemas.rules import RuleFailure
     from postroom.services.components import Components
     from postroom.services.item import Item
     from postroom.services.journal import AcceptedJournal
+    from postroom.services.lane import Lane
     from postroom.streaming.publisher import Report
 
 QUEUE_FULL_RETRY_S = 1.0
@@ -66,6 +68,7 @@ class Settlement:
         self._clock = clock
         self._metrics = metrics
         self._log = limited(get_logger("postroom.producer_service"))
+        self._rule_log = limited(get_logger("postroom.rules"), by="rule")
         self._repairs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._repair_lock = threading.Lock()
         self._repairing = 0
@@ -171,6 +174,15 @@ class Settlement:
         # The books will not balance, and that is right: this event was counted once too often or never.
         self._metrics.record_error("unaccounted")
         self._log.error("event_unaccounted", operation="account", event_id=item.receipt.event_id)
+
+    # -- rules
+
+    def tell_rule_failures(self, lane: Lane, failures: tuple[RuleFailure, ...]) -> None:
+        """Count each rule that an event broke, once, and write a line now and then: also for rules that only count."""
+        log = self._rule_log
+        for rule in {failure.rule.name: failure.rule for failure in failures}.values():
+            self._metrics.record_rule_failure(lane.name, rule.name, rule.action.value)
+            log.warning("rule_failed", operation="check", rule=f"{lane.name}.{rule.name}", action=rule.action.value)
 
     # -- dead letters
 

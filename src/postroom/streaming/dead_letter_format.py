@@ -83,6 +83,7 @@ _CONNECT_STAGES = {
 _EXCEPTIONS: dict[str, type[PostroomError]] = {
     DeadLetterReason.DECODE_FAILED: DecodeError,
     DeadLetterReason.VALIDATION_FAILED: ValidationError,
+    DeadLetterReason.RULE_FAILED: ValidationError,
     DeadLetterReason.MESSAGE_TOO_LARGE: RecordTooLargeError,
 }
 

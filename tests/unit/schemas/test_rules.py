@@ -7,6 +7,7 @@ import sys
 import threading
 import uuid
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ from postroom.schemas.contract_metadata import FieldTags, tags_of_fields
 from postroom.schemas.data_contracts import load_contract
 from postroom.schemas.rule_compiler import checked_rules
 from postroom.schemas.rule_set import Rule
+from postroom.schemas.rules import MAX_FAILURES
 from postroom.schemas.schema_validator import SchemaValidator
 from tests.unit.schemas.avro_strategies import UNHURRIED, schemas, values
 from tests.unit.schemas.rule_contracts import EVENT, cel, cel_field, contract_text, load
@@ -117,9 +119,9 @@ def test_a_rule_sees_every_kind_of_value_as_the_table_says(broken: Any, expr: st
         (cel("message.home.street.size() > 99"), {}, [("home.street", NOT_MET)]),
         (cel("message.scores['a'] == 1"), {}, [("scores", "error in the evaluation: not_found")]),
         (cel("message.count * 9223372036854775807 > 1"), {}, [("count", "error in the evaluation: out_of_range")]),
-        (cel("message.email.size() > 1"), {}, [("email", "error in the evaluation: no_overload")]),
+        (cel("message.email.size() > 1"), {}, [("email", "error in the evaluation: not_applicable")]),
         (cel("message.scores['a'] == 1 ; true"), {}, [("scores", "error in the guard: not_found")]),
-        (cel("message.either"), {"either": "x"}, [("either", "error in the evaluation: no boolean")]),
+        (cel("message.either"), {"either": "x"}, [("either", "error in the evaluation: no_boolean")]),
         (cel_field("typeName == 'STRING' ; value != 'x'", "PII"), {"email": "x"}, [("email", NOT_MET)]),
         (
             cel_field("typeName == 'STRING' ; value != 'x'", "PII"),
@@ -266,7 +268,7 @@ def test_the_fast_road_and_the_slow_one_agree(data: st.DataObject) -> None:
     conditions = conditions_of(avro, *chosen)
     event = data.draw(values(avro.root))
     view = conditions._view(event)
-    slow = [failure for rule in conditions._rules for failure in rule.failures(event, view)]
+    slow = [found for rule in conditions._rules for found in islice(rule.failures(event, view), MAX_FAILURES)]
     assert list(conditions.failures(event)) == slow
 
 
