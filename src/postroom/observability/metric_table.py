@@ -125,6 +125,13 @@ QUARANTINED = Metric(
     "Events that were accepted and turned out unreadable in the spool; their bytes lie in its quarantine.",
     (_TOPIC,),
 )
+HIDDEN = Metric(
+    "postroom_dead_letters_hidden_total",
+    Kind.COUNTER,
+    "events",
+    "Dead letters in which private values were hidden: they cannot be sent again, as `dead_letters.privacy` asks.",
+    (_TOPIC,),
+)
 LATENCY = Metric(
     "postroom_event_latency_seconds",
     Kind.HISTOGRAM,
@@ -246,7 +253,7 @@ REJECTED = Metric(
 
 METRIC_TABLE: tuple[Metric, ...] = (
     RECEIVED, ACCEPTED, DELIVERED, DEAD_LETTERED, REFUSED, FAILED, SPOOLED, PENDING, IN_FLIGHT, UNACCOUNTED,
-    TAKEN_OVER, DRAINED, QUARANTINED, LATENCY, RULE_FAILURES, RETRIES, CONNECTION_FAILURES, PUBLISH_ERRORS,
+    TAKEN_OVER, DRAINED, QUARANTINED, HIDDEN, LATENCY, RULE_FAILURES, RETRIES, CONNECTION_FAILURES, PUBLISH_ERRORS,
     RATE_LIMIT_WAITS,
     RATE_LIMIT_WAIT_SECONDS, CLIENT_QUEUE_MESSAGES, CLIENT_QUEUE_BYTES, SPOOL_RECORDS, SPOOL_BYTES, SPOOL_LIMIT_BYTES,
     SPOOL_OLDEST_AGE, SPOOL_FULL, SPOOL_REFUSES, SPOOL_QUARANTINED, SPOOL_REJECTED, PATH_STATE, PATH_PROBLEM,

@@ -24,6 +24,7 @@ from postroom.libs.exceptions import (
     RecordTooLargeError,
 )
 from postroom.libs.logger import get_logger, limited
+from postroom.streaming.dead_letter_format import is_hidden
 from postroom.streaming.dead_letter_queue import ProducerIdentity, Stage, dead_letter_record, producer_identity
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Settlement:
         latency_s = self._clock.monotonic() - item.handed_in
         outcome: Outcome
         if reason:
-            known = item.book.dead_letter(receipt, reason, latency_s)
+            known = item.book.dead_letter(receipt, reason, latency_s, hidden=is_hidden(record))
             outcome = DeadLettered(reason, record.topic, report.partition, report.offset, item.violations)
         else:
             known = item.book.deliver(receipt, latency_s)
@@ -216,8 +217,9 @@ class Settlement:
         lane = item.lane
         assert lane is not None
         config = self._parts().config
+        kept, privacy = lane.to_keep(event)
         record = dead_letter_record(
-            event,
+            kept,
             topic=lane.topic,
             reason=reason.value,
             stage=stage,
@@ -235,6 +237,7 @@ class Settlement:
             dead_letter_topic=lane.dead_letter_topic,
             max_header_bytes=config.dead_letters.max_header_bytes,
             max_message_bytes=config.producer.max_message_bytes,
+            privacy=privacy,
         )
         item.record, item.dead_letter_reason, item.violations = record, reason.value, violations
 
@@ -243,6 +246,8 @@ class Settlement:
         record, lane = item.record, item.lane
         if item.dead_letter_reason or record is None or lane is None or record.value is None:
             return False
+        if lane.mask is not None:
+            return False  # hidden values would be lost only because Kafka is slow: it is kept as the record that it is
         event: Event | bytes = lane.decode(record.value) if item.raw is None else item.raw
         try:
             self._put_dead_letter(item, event, DeadLetterReason.DELIVERY_EXHAUSTED, Stage.PUBLISH, record.key, ())
