@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import logging
@@ -134,6 +135,35 @@ def test_the_key_comes_from_a_file_like_other_secrets(tmp_path: Path) -> None:
     environ = {"POSTROOM_DEAD_LETTERS_PRIVACY_KEY_FILE": str(tmp_path / "key")}
     (tmp_path / "kafka.yaml").write_text("dead_letters: {privacy: {PII: hashed}}\n")
     assert load_config(tmp_path / "kafka.yaml", environ=environ).dead_letters.hash_key == KEY.encode()
+
+
+def test_what_a_broker_refuses_out_of_the_spool_is_hidden_too(tmp_path: Path) -> None:
+    faults = FaultScript()
+    with RecordingService([contract()], config=settings(PII="redacted"), faults=faults, spool_dir=tmp_path) as post:
+        faults.not_allowed("user_events")
+        assert isinstance(outcome(post, PLANTED), Spooled)
+        post.fail_next(DeadLetterReason.REJECTED_BY_BROKER)
+        faults.back("user_events")
+        post.wait_until_drained()
+        (letter,) = [record for record in post.publisher.records if record.topic == "user_events.dlq"]
+        assert dict(letter.headers)["dlq.privacy"] == b"redacted"
+        assert CANARY.encode() not in (letter.value or b"")
+        total = post.ledger.total()
+        assert (total.dead_lettered, total.hidden, total.unaccounted) == (1, 1, 0)
+
+
+def test_a_spooled_record_of_an_unknown_contract_is_left_out(tmp_path: Path) -> None:
+    faults = FaultScript()
+    faults.not_allowed("user_events")
+    with RecordingService([contract()], config=settings(PII="redacted"), faults=faults, spool_dir=tmp_path) as post:
+        assert isinstance(outcome(post, PLANTED), Spooled)
+    other = dataclasses.replace(contract(), version=2)
+    later = RecordingService([other], config=settings(PII="redacted"), spool_dir=tmp_path)
+    later.fail_next(DeadLetterReason.REJECTED_BY_BROKER)
+    with later as post:
+        post.wait_until_drained()
+        (letter,) = [record for record in post.publisher.records if record.topic == "user_events.dlq"]
+        assert (letter.value, dict(letter.headers)["dlq.privacy"]) == (b"", b"left_out")
 
 
 CANARY = "canary-c0ffee"
