@@ -6,6 +6,7 @@ to values of primitive types. Enums and fixed are none there; a record's own fie
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class Chosen:
 
     def __init__(self, rule: Rule, root: Node, tags: FieldTags) -> None:
         self._root = root
+        self._view = functools.cache(view_of)
         self._places: dict[tuple[str, str], Place] = {}
         for record in (node for node in walk(root) if isinstance(node, Record)):
             for field in record.fields:
@@ -128,7 +130,7 @@ class Chosen:
                 yield from self._values(part, item, f"{path}[{at}]", place, holder)
         elif place is not None and node.base in PRIMITIVES:
             record, whole = holder
-            seen = {"value": view_of(node)(value), "message": view_of(record)(whole)}
+            seen = {"value": self._view(node)(value), "message": self._view(record)(whole)}
             yield path, {**seen, **place.constants(node)}
 
 
