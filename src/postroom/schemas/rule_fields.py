@@ -66,6 +66,7 @@ class Chosen:
     def __init__(self, rule: Rule, root: Node, tags: FieldTags) -> None:
         self._root = root
         self._view = functools.cache(view_of)
+        self._sees_message = _mentions(rule.expr, "message")
         self._places: dict[tuple[str, str], Place] = {}
         for record in (node for node in walk(root) if isinstance(node, Record)):
             for field in record.fields:
@@ -129,9 +130,11 @@ class Chosen:
             for at, item in enumerate(items):  # entries of a map by number: their keys are data
                 yield from self._values(part, item, f"{path}[{at}]", place, holder)
         elif place is not None and node.base in PRIMITIVES:
-            record, whole = holder
-            seen = {"value": self._view(node)(value), "message": self._view(record)(whole)}
-            yield path, {**seen, **place.constants(node)}
+            seen = {"value": self._view(node)(value), **place.constants(node)}
+            if self._sees_message:
+                record, whole = holder
+                seen["message"] = self._view(record)(whole)
+            yield path, seen
 
 
 def _cases(node: Node) -> Iterator[Case]:

@@ -65,6 +65,7 @@ class RecordTypes:
         return "INT" if kind == "INT64" else kind
 
     def _define(self, message: Any, record: Record) -> None:
+        message.options.deprecated_legacy_json_field_conflicts = True  # else C++ complains of default names on stderr
         for at, field in enumerate(record.fields, 1):
             number = at + (1000 if at >= 19_000 else 0)  # 19000 to 19999 are Protobuf's own
             # A name in JSON of our own, since those made from `a_b` and `aB` would be the same.

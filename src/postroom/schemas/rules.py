@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from postroom.schemas.rule_fields import Chosen
 
 _CODE: Final = re.compile(r"[A-Z_]{1,40}(?=:)")
-_CODES: Final = {"UNKNOWN": "not_applicable"}  # a function that cannot take this value, an index beyond the end
+# UNKNOWN: a function that cannot take this value, an index beyond the end. INTERNAL: more than 10,000 turns of a macro.
+_CODES: Final = {"UNKNOWN": "not_applicable", "INTERNAL": "too_many_steps"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,9 @@ def strictest(failures: tuple[RuleFailure, ...]) -> RuleAction:
 MAX_FAILURES: Final = 100
 """Of a rule that is broken in more places no further ones are named."""
 
+MAX_VALUES: Final = 10_000
+"""A rule that would look at more values of one event fails: the library's own bound for one expression."""
+
 
 class Conditions:
     """The rules of one contract that run when an event is written. Safe to share between threads."""
@@ -49,7 +53,7 @@ class Conditions:
         self._rules = rules
         self._walked = [rule for rule in rules if rule.whole is None]
         texts = [rule.whole for rule in rules if rule.whole is not None]
-        self._all = compile_expression(" && ".join(texts) or "true")
+        self._all = _one(texts, compile_expression)
 
     def failures(self, event: Any) -> tuple[RuleFailure, ...]:
         """Every rule that a valid event breaks, in the order of the contract; none for nearly all events.
@@ -58,7 +62,7 @@ class Conditions:
         An error in an evaluation is a failure. Never raises on account of the event, and does not change it.
         """
         view = self._view(event)
-        if _holds(self._all, {"message": view}):
+        if self._all is not None and _holds(self._all, {"message": view}):
             return _first_failures(self._walked, event, view) if self._walked else ()
         return _first_failures(self._rules, event, view)
 
@@ -82,7 +86,10 @@ class CompiledRule:
         """Where the event breaks this rule."""
         places: Iterable[tuple[str, dict[str, Any]]]
         places = [(self.path, {"message": view})] if self.chosen is None else self.chosen.values(event)
-        for path, seen in places:
+        for number, (path, seen) in enumerate(places):
+            if number == MAX_VALUES:
+                yield self._failure("", "error in the evaluation: too_many_steps")
+                return
             found = self._found(seen)
             if found:
                 yield self._failure(path, found)
@@ -105,6 +112,14 @@ class CompiledRule:
         return RuleFailure(self.rule, Violation(path, self.rule.name, expected, found))
 
 
+def _one(texts: list[str], compile_expression: Callable[[str], Any]) -> Any:
+    """All conditions as one expression; None where it is longer than the library takes (100,000 characters)."""
+    try:
+        return compile_expression(" && ".join(texts) or "true")
+    except RuntimeError:
+        return None
+
+
 def _first_failures(rules: list[CompiledRule], event: Any, view: Any) -> tuple[RuleFailure, ...]:
     return tuple(failure for rule in rules for failure in islice(rule.failures(event, view), MAX_FAILURES))
 
@@ -121,7 +136,7 @@ def result_of(expression: Any, seen: dict[str, Any]) -> bool | str:
     try:
         result = expression.eval(data=seen).value()
     except Exception as exc:  # noqa: BLE001 - whatever it is, the rule was not met
-        return type(exc).__name__
+        result = str(exc)
     if isinstance(result, bool):
         return result
     code = _CODE.match(result) if isinstance(result, str) else None

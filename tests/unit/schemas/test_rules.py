@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from postroom.libs.exceptions import InvalidContractError, RulesUnavailableError
 from postroom.schemas import rule_compiler
 from postroom.schemas.avro_nodes import Record
+from postroom.schemas.avro_schema import parse_schema
 from postroom.schemas.contract_file import ContractText
 from postroom.schemas.contract_metadata import FieldTags, tags_of_fields
 from postroom.schemas.data_contracts import load_contract
@@ -249,6 +250,33 @@ def test_an_event_is_not_changed_and_rules_may_run_in_many_threads(tmp_path: Pat
         thread.join()
     assert right == [True] * 4
     assert good == {**EVENT, "total": Decimal("1.01")}
+
+
+@pytest.mark.parametrize(
+    "rule", [cel("message.names.all(n, n != '')"), cel_field("typeName == 'STRING' ; value != ''", "PII")]
+)
+def test_an_event_of_very_many_values_fails_the_rule_instead_of_holding_up_the_others(
+    broken: Any, rule: dict[str, Any]
+) -> None:
+    assert broken(rule, {**EVENT, "names": ["x"] * 9000}) == []
+    ((_, found),) = broken(rule, {**EVENT, "names": ["x"] * 50_000})
+    assert found == "error in the evaluation: too_many_steps"
+
+
+def test_rules_that_are_too_long_for_one_expression_are_run_one_by_one() -> None:
+    names = [f"a_field_with_a_rather_long_name_number_{at}" for at in range(700)]
+    schema = {"type": "record", "name": "Wide", "fields": [{"name": name, "type": "string"} for name in names]}
+    conditions = conditions_of(parse_schema(schema), Rule("filled", "CEL_FIELD", f"value != '{'x' * 100}'"))
+    assert conditions._all is None
+    good = dict.fromkeys(names, "a")
+    assert conditions.failures(good) == ()
+    (failure,) = conditions.failures({**good, names[9]: "x" * 100})
+    assert failure.violation.path == names[9]
+
+
+def test_names_that_are_the_same_in_json_make_no_noise(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load(tmp_path, [cel("message.a_map.size() + message.aMap.size() == 0")], {"rule": {**EVENT, "a_map": {"a": 1}}})
+    assert capfd.readouterr().err == ""
 
 
 @settings(UNHURRIED, max_examples=200)
