@@ -5,7 +5,6 @@ What a rule means, what it sees and what differs from other clients: docs/design
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -20,9 +19,13 @@ if TYPE_CHECKING:
     from postroom.schemas.avro_nodes import Node
     from postroom.schemas.rule_fields import Chosen
 
-_CODE: Final = re.compile(r"[A-Z_]{1,40}(?=:)")
-# UNKNOWN: a function that cannot take this value, an index beyond the end. INTERNAL: more than 10,000 turns of a macro.
-_CODES: Final = {"UNKNOWN": "not_applicable", "INTERNAL": "too_many_steps"}
+_CODES: Final = {
+    "NOT_FOUND": "not_found",
+    "OUT_OF_RANGE": "out_of_range",
+    "INVALID_ARGUMENT": "invalid_argument",
+    "UNKNOWN": "not_applicable",  # a function that cannot take this value, an index beyond the end
+    "INTERNAL": "too_many_steps",  # more than 10,000 turns of a macro
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,8 @@ class Conditions:
     def failures(self, event: Any) -> tuple[RuleFailure, ...]:
         """Every rule that a valid event breaks, in the order of the contract; none for nearly all events.
 
-        Of each rule at most MAX_FAILURES places are named.
-        An error in an evaluation is a failure. Never raises on account of the event, and does not change it.
+        Of each rule at most MAX_FAILURES places are named. An error in an evaluation is a failure. Never raises on
+        account of the event, and does not change it.
         """
         view = self._view(event)
         if self._all is not None and _holds(self._all, {"message": view}):
@@ -134,10 +137,10 @@ def _holds(expression: Any, seen: dict[str, Any]) -> bool:
 def result_of(expression: Any, seen: dict[str, Any]) -> bool | str:
     """True, false, or the code of the error. The library's own words may hold a value and are dropped."""
     try:
-        result = expression.eval(data=seen).value()
+        found = expression.eval(data=seen)
+        result, is_error = found.value(), found.type().name() == "ERROR"
     except Exception as exc:  # noqa: BLE001 - whatever it is, the rule was not met
-        result = str(exc)
+        result, is_error = str(exc), True
     if isinstance(result, bool):
         return result
-    code = _CODE.match(result) if isinstance(result, str) else None
-    return _CODES.get(code[0], code[0].lower()) if code else "no_boolean"
+    return _CODES.get(result.partition(":")[0], "other") if is_error else "no_boolean"

@@ -123,6 +123,7 @@ def test_a_rule_sees_every_kind_of_value_as_the_table_says(broken: Any, expr: st
         (cel("message.email.size() > 1"), {}, [("email", "error in the evaluation: not_applicable")]),
         (cel("message.scores['a'] == 1 ; true"), {}, [("scores", "error in the guard: not_found")]),
         (cel("message.either"), {"either": "x"}, [("either", "error in the evaluation: no_boolean")]),
+        (cel("message.either"), {"either": "NOT_FOUND: x"}, [("either", "error in the evaluation: no_boolean")]),
         (cel_field("typeName == 'STRING' ; value != 'x'", "PII"), {"email": "x"}, [("email", NOT_MET)]),
         (
             cel_field("typeName == 'STRING' ; value != 'x'", "PII"),
