@@ -37,6 +37,8 @@ _SAID_HERE = {
     "producer.security.ssl_key": "file with the certificate's private key",
     "producer.security.ssl_key_password": "the password of that file; a secret",
     "producer.librdkafka": "further keys of librdkafka by their own names, from a list of harmless ones",
+    "dead_letters.privacy": "tag of a field: `full` keeps its values in dead letters, `redacted`, `hashed` hide them",
+    "dead_letters.privacy_key": "the key for `hashed` (HMAC-SHA-256), 16 bytes or more; a secret",
     "schema_registry.username": "the user for basic authentication",
     "schema_registry.password": "the password for basic authentication; a secret",
     "schema_registry.certificate": "file with this client's certificate; takes key too",

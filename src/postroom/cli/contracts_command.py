@@ -183,6 +183,8 @@ def _summary(contract: "Contract") -> dict[str, Any]:
         "compatibility": contract.governance.compatibility,
         "record": contract.record_name,
         "references": [one.as_json() for one in contract.references],
+        "rules": [rule.as_json() for rule in contract.rules],
+        "metadata": contract.metadata.as_json(),
         "source": None if contract.source is None else str(contract.source),
     }
 
@@ -193,9 +195,14 @@ def _set(number: int) -> int | None:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(f"{one['name']} ({one['subject']} version {one['version']})" for one in value) or "-"
-    return "-" if value is None or value == "" else str(value)
+    if isinstance(value, list) and value:
+        return ", ".join(_short(one) for one in value)
+    return "-" if value in (None, "", [], {}) else str(value)
+
+
+def _short(one: dict[str, Any]) -> str:
+    """A reference, or a rule, in a few words."""
+    return f"{one['name']} ({one['subject']} version {one['version']})" if "subject" in one else str(one["name"])
 
 
 def _tell_contracts(contracts: "list[Contract]", *, as_json: bool) -> None:
@@ -203,15 +210,28 @@ def _tell_contracts(contracts: "list[Contract]", *, as_json: bool) -> None:
         write_json({"ok": True, "contracts": [_summary(contract) for contract in contracts]})
         return
     for contract in contracts:
-        typer.echo(f"OK: {contract.name} version {contract.version}, {len(contract.schema['fields'])} fields")
+        typer.echo(
+            f"OK: {contract.name} version {contract.version}, {len(contract.schema['fields'])} fields{_rules(contract)}"
+        )
+
+
+def _rules(contract: "Contract") -> str:
+    """How many rules there are, and which of them do not run."""
+    if not contract.rules:
+        return ""
+    running = sum(rule.runs_here for rule in contract.rules)
+    off = ", ".join(rule.name for rule in contract.rules if rule.disabled)
+    readers = ", ".join(rule.name for rule in contract.rules if not rule.disabled and not rule.runs_here)
+    told = f", {running} rule{'' if running == 1 else 's'} tried on known-bad events"
+    return told + (f", disabled: {off}" if off else "") + (f", for readers: {readers}" if readers else "")
 
 
 def _check_lines(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[Violation]]]":
     """Each line that is not blank by its number, and what is wrong with the event in it."""
     from postroom.libs.event import Violation
     from postroom.libs.exceptions import ConfigurationError, DecodeError
-    from postroom.schemas.event_checker import find_violations
     from postroom.schemas.json_reader import from_json, read_json
+    from postroom.schemas.schema_validator import SchemaValidator
 
     try:
         with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as stream:
@@ -226,7 +246,7 @@ def _check_lines(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[
                     yield number, [Violation("", error.reason, "the JSON of one event", error.message)]
                     _skip_line(stream, line)
                     continue
-                yield number, find_violations(contract.avro.root, event)
+                yield number, SchemaValidator({contract.name: contract}).validate(contract.name, event)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigurationError(f"{path} cannot be read: {reason}", remedy="name a file of events") from error

@@ -180,7 +180,9 @@ def _sentence(result: Any) -> str:
     for name in ("not_rebuildable", "dead_lettered", "refused", "failed"):
         count = getattr(result, name)
         if count:
-            parts.append(f"{count:,} {name.replace('_', ' ')}")
+            reasons = result.not_rebuildable_by_reason if name == "not_rebuildable" else {}
+            why = ", ".join(f"{reason}: {number}" for reason, number in reasons.items())
+            parts.append(f"{count:,} {name.replace('_', ' ')}{f' ({why})' if why else ''}")
     return ", ".join(parts)
 
 

@@ -192,4 +192,17 @@ def _spool(config: Config) -> Iterator[Clash]:
         )  # fmt: skip
 
 
-RULES: tuple[Rule, ...] = (_idempotence, _bounds, _sasl, _tls, _registry, _rate_limit, _topics, _spool)
+def _privacy(config: Config) -> Iterator[Clash]:
+    key = "dead_letters.privacy_key"
+    hashed = [tag for tag, how in config.dead_letters.privacy.items() if how == "hashed"]
+    if hashed and config.dead_letters.privacy_key is None:
+        reason = "without a key anybody could try values until one has the same hash"
+        yield Clash(f"dead_letters.privacy.{hashed[0]}", "is hashed", key, "is null", reason, "set privacy_key")
+    elif config.dead_letters.privacy_key is not None and not hashed:
+        yield Clash(
+            key, "is set", "dead_letters.privacy", "hashes nothing",
+            "nobody asks for the key", "write hashed for a tag, or remove privacy_key",
+        )  # fmt: skip
+
+
+RULES: tuple[Rule, ...] = (_idempotence, _bounds, _sasl, _tls, _registry, _rate_limit, _topics, _spool, _privacy)

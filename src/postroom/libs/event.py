@@ -68,6 +68,7 @@ class DeadLetterReason(StrEnum):
 
     DECODE_FAILED = "decode_failed"
     VALIDATION_FAILED = "validation_failed"
+    RULE_FAILED = "rule_failed"
     MESSAGE_TOO_LARGE = "message_too_large"
     REJECTED_BY_BROKER = "rejected_by_broker"
     DELIVERY_EXHAUSTED = "delivery_exhausted"
@@ -81,6 +82,7 @@ class RefusedReason(StrEnum):
     CONTRACT_UNAVAILABLE = "contract_unavailable"
     RATE_LIMITED = "rate_limited"
     QUEUE_FULL = "queue_full"
+    RULE_FAILED = "rule_failed"
     NOT_REPRESENTABLE = "not_representable"
     INVALID_METADATA = "invalid_metadata"
     SPOOL_FULL = "spool_full"

@@ -5,6 +5,7 @@
     |- ContractError                 a contract is missing or broken
     |  |- ContractNotFoundError
     |  |- InvalidContractError
+    |  |- RulesUnavailableError      a contract has rules, and what runs them is not installed
     |- EventError                    the event itself is wrong; sending it again as it is cannot help
     |  |- DecodeError                the bytes are not what they claim to be
     |  |- ValidationError            it breaks its contract; holds every violation
@@ -92,6 +93,12 @@ class InvalidContractError(ContractError):
     """The contract file or its schema breaks the rules for contracts."""
 
     code = "contract_invalid"
+
+
+class RulesUnavailableError(ContractError):
+    """A contract has rules, and the packages that run them are not installed."""
+
+    code = "rules_unavailable"
 
 
 class EventError(PostroomError):

@@ -123,6 +123,17 @@ def _frozen(value: Mapping[str, str]) -> FrozenMapping[str]:
     return FrozenMapping(value)
 
 
+_SHORTEST_KEY = 16
+
+
+def _long_enough(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value().encode()) < _SHORTEST_KEY:
+        raise FormatError(
+            f"has fewer than {_SHORTEST_KEY} bytes", "make one that cannot be guessed: openssl rand -hex 32"
+        )
+    return value
+
+
 def _extra_keys(value: Mapping[str, str]) -> FrozenMapping[str]:
     for key in value:
         refused = refusal(key)
@@ -135,6 +146,11 @@ UserPath = Annotated[Path, Strict(strict=False), AfterValidator(_user_path)]
 Text = Annotated[str, Field(min_length=1, max_length=512)]
 Topics = Annotated[
     Mapping[Annotated[str, AfterValidator(topic_name)], Annotated[str, AfterValidator(topic_name)]],
+    AfterValidator(_frozen),
+    PlainSerializer(dict),
+]
+PrivacyByTag = Annotated[
+    Mapping[Annotated[str, Field(min_length=1, max_length=256)], Literal["full", "redacted", "hashed"]],
     AfterValidator(_frozen),
     PlainSerializer(dict),
 ]
@@ -232,6 +248,18 @@ class DeadLettersSettings(Section):
 
     suffix: Annotated[str, AfterValidator(topic_suffix)] = ".dlq"
     max_header_bytes: Annotated[int, Field(ge=4096, le=1_000_000)] = 16_384
+    privacy: PrivacyByTag = FrozenMapping({})
+    privacy_key: Annotated[SecretStr, AfterValidator(_long_enough)] | None = None
+
+    @property
+    def hides(self) -> bool:
+        """True when any tag is redacted or hashed."""
+        return any(how != "full" for how in self.privacy.values())
+
+    @property
+    def hash_key(self) -> bytes:
+        """The key for hashed values; empty where none is set."""
+        return b"" if self.privacy_key is None else self.privacy_key.get_secret_value().encode()
 
 
 class SpoolSettings(Section):

@@ -48,6 +48,11 @@ _REFUSED_REASON = Label("reason", "a `RefusedReason`", frozenset(RefusedReason))
 _FAILED_REASON = Label("reason", "a `FailedReason`", frozenset(FailedReason))
 _ERROR_CODE = Label("code", "name of the client library's error, or the stable code of a postroom error")
 _QUEUE = Label("queue", "queue of the spool", frozenset({"records", "dead_letters"}))
+_CONTRACT = Label("contract", "name of the contract")
+_RULE = Label("rule", "name of the rule in its contract")
+_RULE_ACTION = Label(
+    "action", "what becomes of such an event: refused, a dead letter, published", frozenset({"ERROR", "DLQ", "NONE"})
+)
 _CLUSTER_TOPIC = Label("topic", "name of the topic on the cluster")
 _CONTRACT = Label("contract", "name of a contract")
 _SCHEMA_STATE = Label("state", "state of a contract's schema id", frozenset({"fresh", "stale", "closed"}))
@@ -122,11 +127,25 @@ QUARANTINED = Metric(
     "Events that were accepted and turned out unreadable in the spool; their bytes lie in its quarantine.",
     (_TOPIC,),
 )
+HIDDEN = Metric(
+    "postroom_dead_letters_hidden_total",
+    Kind.COUNTER,
+    "events",
+    "Dead letters in which private values were hidden: they cannot be sent again, as `dead_letters.privacy` asks.",
+    (_TOPIC,),
+)
 LATENCY = Metric(
     "postroom_event_latency_seconds",
     Kind.HISTOGRAM,
     "seconds",
     "Time from handing an event in until it was safe.",
+)
+RULE_FAILURES = Metric(
+    "postroom_rule_failures_total",
+    Kind.COUNTER,
+    "failures",
+    "Rules of contracts that events broke, each once for an event.",
+    (_CONTRACT, _RULE, _RULE_ACTION),
 )
 RETRIES = Metric("postroom_retries_total", Kind.COUNTER, "attempts", "Sendings that were repeated after an error.")
 CONNECTION_FAILURES = Metric(
@@ -250,7 +269,8 @@ REJECTED = Metric(
 
 METRIC_TABLE: tuple[Metric, ...] = (
     RECEIVED, ACCEPTED, DELIVERED, DEAD_LETTERED, REFUSED, FAILED, SPOOLED, PENDING, IN_FLIGHT, UNACCOUNTED,
-    TAKEN_OVER, DRAINED, QUARANTINED, LATENCY, RETRIES, CONNECTION_FAILURES, PUBLISH_ERRORS, RATE_LIMIT_WAITS,
+    TAKEN_OVER, DRAINED, QUARANTINED, HIDDEN, LATENCY, RULE_FAILURES, RETRIES, CONNECTION_FAILURES, PUBLISH_ERRORS,
+    RATE_LIMIT_WAITS,
     RATE_LIMIT_WAIT_SECONDS, CLIENT_QUEUE_MESSAGES, CLIENT_QUEUE_BYTES, SPOOL_RECORDS, SPOOL_BYTES, SPOOL_LIMIT_BYTES,
     SPOOL_OLDEST_AGE, SPOOL_FULL, SPOOL_REFUSES, SPOOL_QUARANTINED, SPOOL_REJECTED, PATH_STATE, PATH_PROBLEM,
     HAND_OVERS, REPEATS, SCHEMA_STALE, SCHEMA_STATE, SOURCE_ERRORS, REJECTED,

@@ -42,6 +42,7 @@ from postroom.observability.metric_table import (
     REFUSED,
     REJECTED,
     RETRIES,
+    RULE_FAILURES,
     SOURCE_ERRORS,
     SPOOLED,
     UNACCOUNTED,
@@ -262,6 +263,11 @@ class Metrics:
         """Count a record that came back with an error, by its stable code. No outcome yet: it may be sent again."""
         with self._lock:
             self._series.add(PUBLISH_ERRORS, (code,), 1)
+
+    def record_rule_failure(self, contract: str, rule: str, action: str) -> None:
+        """Count an event that broke a rule of its contract, once for each rule; `action` says what became of it."""
+        with self._lock:
+            self._series.add(RULE_FAILURES, (contract, rule, action), 1)
 
     def record_retry(self, count: int = 1) -> None:
         """Count sendings that were repeated after an error."""

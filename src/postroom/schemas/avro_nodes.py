@@ -108,12 +108,16 @@ class Map:
 
 @dataclass(slots=True, eq=False)
 class Field:
-    """One field of a record. `default` is a Python value with its own defaults filled in."""
+    """One field of a record. `default` is a Python value with its own defaults filled in.
+
+    `tags` are those that the schema itself gives it (`confluent:tags`).
+    """
 
     name: str
     type: Node
     has_default: bool = False
     default: object = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

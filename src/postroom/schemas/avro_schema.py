@@ -288,10 +288,18 @@ class _Parser:
             remedy = "move it into the type: {type: long, logicalType: timestamp-millis}"
             self.doubts.append(Problem(path, f"Avro ignores a logicalType beside the type of field {name}", remedy))
         field = Field(name, self.node(raw["type"], namespace, (*path, "type"), nesting + 1))
+        field.tags = self._tags(raw, path)
         record.fields.append(field)
         if "default" in raw:
             field.has_default = True
             self._pending.append((field, raw["default"], (*path, "default")))
+
+    def _tags(self, raw: dict[str, Any], path: Path) -> tuple[str, ...]:
+        tags = raw.get("confluent:tags", [])
+        if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags):
+            return tuple(tags)
+        self.doubts.append(Problem((*path, "confluent:tags"), "is no list of texts", "write a list such as [PII]"))
+        return ()
 
     def settle(self, root: Node) -> None:
         """What can only be seen once all names are known: defaults, ends, depth, ambiguities."""

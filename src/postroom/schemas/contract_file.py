@@ -12,7 +12,9 @@ from postroom.libs.safe_yaml import Node, kind_of, printable, read_yaml
 from postroom.libs.setting_formats import FormatError, contract_name, topic_name
 from postroom.schemas.contract_governance import KEYS as GOVERNANCE_KEYS
 from postroom.schemas.contract_governance import Governance, read_governance
+from postroom.schemas.contract_metadata import Metadata, read_metadata
 from postroom.schemas.json_reader import read_json
+from postroom.schemas.rule_set import read_rule_set
 from postroom.schemas.schema_references import Reference, read_references
 
 if TYPE_CHECKING:
@@ -20,11 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from postroom.schemas.data_contracts import HeadersMode
+    from postroom.schemas.rule_set import Rule
 
 _KEYS: Final = (
     "name", "version", "description", "owner", "topic", "dead_letter_topic", "key", "headers", "schema", "schema_file",
     *GOVERNANCE_KEYS,
-    "references",
+    "references", "metadata", "ruleSet", "known_bad",
 )  # fmt: skip
 _TOPIC_KEYS: Final = ("name", "partitions", "replication", "retention")
 _MAX_SCHEMA_BYTES: Final = 1024 * 1024
@@ -56,6 +59,9 @@ class ContractText:
     schema: dict[str, Any] = field(default_factory=dict)
     schema_is_missing: bool = False
     references: tuple[Reference, ...] = ()
+    metadata: Metadata = field(default_factory=Metadata)
+    rules: tuple[Rule, ...] = ()
+    known_bad: dict[str, object] = field(default_factory=dict)
     root: Node | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -131,6 +137,8 @@ class _FileReader:
         self._schema()
         listed = self._root.get("references")
         text.references = read_references(text, None if listed is None else listed.unwrap())
+        read_metadata(text)
+        read_rule_set(text)
 
     def _check_keys(self, found: Mapping[str, Node], known: tuple[str, ...], path: tuple[str, ...]) -> None:
         for key in found:

@@ -16,7 +16,9 @@ from postroom.schemas.avro_codec import Codec
 from postroom.schemas.avro_nodes import Record
 from postroom.schemas.avro_schema import canonical_json
 from postroom.schemas.contract_file import ContractText, read_contract_file, record_from_short_form
+from postroom.schemas.contract_metadata import FieldTags, Metadata, tags_of_fields
 from postroom.schemas.contract_schema import checked_schema
+from postroom.schemas.rule_compiler import checked_rules
 from postroom.schemas.schema_references import Reference, with_references
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from postroom.schemas.avro_schema import AvroSchema
     from postroom.schemas.contract_governance import Governance
+    from postroom.schemas.rule_set import Rule
+    from postroom.schemas.rules import Conditions
 
 HeadersMode: TypeAlias = Literal["minimal", "cloudevents"]
 
@@ -38,6 +42,7 @@ class Contract:
     `topic` is the logical name (`topics` in the settings maps it to the real one). `partitions` and `replication` are
     -1, and `retention_ms` is None, where the cluster's defaults shall do; a `retention_ms` of -1 means for ever.
     `dead_letter_topic` is None where the contract names none: then it is the topic with `dead_letters.suffix` behind.
+    `rules` are all of its rules, `conditions` runs those that are for writing; it is None where there are none.
     `governance` is what it says about its versions. `schema` is the Avro schema in JSON form (not to be changed) with
     all that it refers to in it, `schema_json` its canonical text for the registry, without the types that stand under
     subjects of their own: those are `references`.
@@ -64,6 +69,10 @@ class Contract:
     source: Path | None = field(compare=False)
     avro: AvroSchema = field(repr=False, compare=False)
     references: tuple[Reference, ...] = ()
+    metadata: Metadata = field(default_factory=Metadata)
+    rules: tuple[Rule, ...] = ()
+    conditions: Conditions | None = field(default=None, repr=False, compare=False)
+    field_tags: FieldTags = field(default_factory=dict, repr=False, compare=False)
 
     def __hash__(self) -> int:
         return hash((self.name, self.version, self.schema_json))
@@ -160,6 +169,8 @@ def _contract(text: ContractText) -> Contract:
     as_written = text.schema
     text.schema = with_references(as_written, text.references)
     avro = checked_schema(text)
+    field_tags = {} if avro is None else tags_of_fields(text, avro.root)
+    conditions = None if avro is None else checked_rules(text, avro, field_tags)
     text.raise_if_wrong()
     assert avro is not None
     assert isinstance(avro.root, Record)
@@ -185,4 +196,8 @@ def _contract(text: ContractText) -> Contract:
         source=text.path,
         avro=avro,
         references=text.references,
+        metadata=text.metadata,
+        rules=text.rules,
+        conditions=conditions,
+        field_tags=field_tags,
     )

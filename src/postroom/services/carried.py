@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from postroom.libs.exceptions import EventError, PostroomError
 from postroom.libs.logger import get_logger, limited
 from postroom.schemas.avro_codec import unframe
+from postroom.schemas.privacy import LEFT_OUT
 from postroom.services.marks import CONTRACT_LABEL, REASON_LABEL, TOPIC_LABEL, TYPE_LABEL, marked
+from postroom.streaming.dead_letter_format import is_hidden
 from postroom.streaming.dead_letter_queue import Stage, dead_letter_record
 from postroom.streaming.spool.record_format import Kind
 
@@ -66,7 +68,8 @@ class Carried:
         if waiting.kind is Kind.RECORD:
             book.drain()
         else:
-            book.drain_dead_letter(dict(waiting.labels).get(REASON_LABEL, b"").decode(errors="replace"))
+            reason = dict(waiting.labels).get(REASON_LABEL, b"").decode(errors="replace")
+            book.drain_dead_letter(reason, hidden=is_hidden(waiting.record))
 
     def bury(self, waiting: SpooledRecord, reason: DeadLetterReason, on_failure: Callable[[], object]) -> None:
         """Put the record's event among the dead letters, in their queue of the spool; then let go of the record.
@@ -119,11 +122,18 @@ class Carried:
         value = record.value or b""
         event: Event | bytes = value
         schema_id: int | None = None
+        is_known = False
         with contextlib.suppress(EventError):  # what nobody can decode is kept as it is: its bytes say all
             schema_id = unframe(value)[0]
             # Another version of the contract may decode it to something else, and not notice.
             if lane is not None and (CONTRACT_LABEL, labels.get(CONTRACT_LABEL)) in lane.labels:
                 event = lane.decode(value)
+                is_known = True
+        privacy = ""
+        if lane is not None and is_known:
+            event, privacy = lane.to_keep(event)
+        elif config.dead_letters.hides:  # whose fields these are nobody knows here
+            event, privacy = b"", LEFT_OUT
         return dead_letter_record(
             event,
             topic=record.topic,
@@ -142,4 +152,5 @@ class Carried:
             suffix=config.dead_letters.suffix,
             max_header_bytes=config.dead_letters.max_header_bytes,
             max_message_bytes=config.producer.max_message_bytes,
+            privacy=privacy,
         )

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _PATIENCE_WITH_COPY_S = 2.0
 """So long the registry has at the start for a contract whose id is on this disk; twice with looking up its name."""
 
+_PRIVATE_TAG = "PII"  # by custom, also where the settings say nothing about it
+
 
 class Components:
     """The parts of one producer service, inert until `start()`.
@@ -151,6 +153,19 @@ class Components:
             registry = registry.model_copy(update={"url": folder, "auto_register": True})
         self.config = config.model_copy(update={"schema_registry": registry})
 
+    def _check_key(self, lane: Lane) -> None:
+        """Refuse a contract whose key is to be hidden: a key goes wherever its record goes."""
+        contract, privacy = lane.contract, self.config.dead_letters.privacy
+        place = (contract.record_name, contract.key_field or "")
+        if lane.mask is not None and lane.mask.hides(*place):
+            raise ConfigurationError(
+                f"the key of contract {contract.name} is the field {contract.key_field}, which dead_letters.privacy "
+                "hides, but the key of a record stands in its topic, its dead letters and the spool",
+                remedy="choose another field as key, such as an identifier that says nothing about a person",
+            )
+        if contract.field_tags.get(place, frozenset()) & {_PRIVATE_TAG, *privacy}:
+            self._log.warning("key_is_private", operation="start", contract=contract.name)
+
     def _open_lanes(self) -> None:
         contracts = self._contracts
         if contracts is None:
@@ -163,12 +178,13 @@ class Components:
             )
         validator = SchemaValidator(contracts)
         for contract in contracts.values():
-            self.lanes[contract.name] = Lane(
+            lane = self.lanes[contract.name] = Lane(
                 contract,
                 self.config,
                 validator=validator,
                 book=self._ledger.book(contract.topic),
             )
+            self._check_key(lane)
         ids = self._schema_ids = SchemaIds(
             self.lanes.values(),
             self.config.schema_registry,

@@ -15,6 +15,8 @@ from postroom.libs.event import (
     is_event_id,
 )
 from postroom.libs.exceptions import DecodeError, NotRepresentableError
+from postroom.schemas.rule_set import RuleAction
+from postroom.schemas.rules import strictest
 from postroom.services.item import Item
 from postroom.services.lane import HeadersInput, Lane, MetadataError, checked_headers, key_bytes
 from postroom.services.receipt import Receipt
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _EVENT_KINDS = (Mapping, bytes, str)
 _KEY_KINDS = (str, bytes)
+_TOLD_VIOLATIONS = 5
 _LAST_TIMESTAMP_MS = 253_402_300_799_999
 """The end of the year 9999: later times are mistaken units, and tools around Kafka cannot show them."""
 
@@ -148,10 +151,31 @@ class Intake:
             reason, found = DeadLetterReason.VALIDATION_FAILED, tuple(lane.violations(read))
             self._settlement.make_dead_letter(item, original, reason, Stage.VALIDATE, key=key, violations=found)
             return
+        if lane.conditions is not None and self._breaks_rules(item, lane, original, read, key):
+            return
         now_ms = self._clock.time_ms() if timestamp is None else timestamp
         event_id = item.receipt.event_id
         headers = (*lane.headers(event_id, now_ms, item.attempt), *item.user_headers)
         item.record = Record(lane.topic, key, value, headers, event_id, now_ms, item.attempt)
+
+    def _breaks_rules(self, item: Item, lane: Lane, original: Event | bytes, read: object, key: bytes | None) -> bool:
+        """End the way of a valid event that breaks a rule; False for one that is published all the same."""
+        assert lane.conditions is not None
+        failures = lane.conditions.failures(read)
+        if not failures:
+            return False
+        self._settlement.tell_rule_failures(lane, failures)
+        action = strictest(failures)
+        if action is RuleAction.NONE:
+            return False
+        found = tuple(failure.violation for failure in failures if failure.rule.action is not RuleAction.NONE)
+        if action is RuleAction.ERROR:
+            detail = "; ".join(map(str, found[:_TOLD_VIOLATIONS]))
+            self._settlement.refuse(item, RefusedReason.RULE_FAILED, detail=detail)
+        else:
+            reason = DeadLetterReason.RULE_FAILED
+            self._settlement.make_dead_letter(item, original, reason, Stage.VALIDATE, key=key, violations=found)
+        return True
 
 
 def _check_kinds(event: object, event_type: object, key: object, event_id: object, timestamp: object) -> None:

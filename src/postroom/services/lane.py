@@ -11,6 +11,7 @@ from postroom.libs.event import Violation
 from postroom.libs.exceptions import DecodeError, NotRepresentableError
 from postroom.schemas.avro_codec import frame, unframe
 from postroom.schemas.json_reader import from_json, read_json
+from postroom.schemas.privacy import LEFT_OUT, mask_of
 from postroom.services.marks import CONTRACT_LABEL, TOPIC_LABEL, TYPE_LABEL
 
 if TYPE_CHECKING:
@@ -58,10 +59,12 @@ class Lane:
         "_validator",
         "book",
         "closed_because",
+        "conditions",
         "contract",
         "dead_letter_topic",
         "key_field",
         "labels",
+        "mask",
         "name",
         "schema_id",
         "topic",
@@ -73,6 +76,8 @@ class Lane:
         self.topic = config.topic(contract.topic)
         self.dead_letter_topic = dead_letter_topic(contract, config)
         self.key_field = contract.key_field
+        self.conditions = contract.conditions
+        self.mask = mask_of(contract, config.dead_letters.privacy, config.dead_letters.hash_key)
         self.book = book
         self.labels: Headers = (
             (TYPE_LABEL, self.name.encode()),
@@ -137,7 +142,7 @@ class Lane:
             read = self.read(event)
         except DecodeError as exc:
             return [Violation("", exc.reason, "the JSON of one event", exc.message)]
-        return [] if self.encode(read) is not None else self.violations(read)
+        return self.violations(read)
 
     def encode(self, event: object) -> bytes | None:
         """Return the record's value (schema id and Avro body), or None for an event that breaks the contract."""
@@ -149,8 +154,15 @@ class Lane:
         return event
 
     def violations(self, event: object) -> list[Violation]:
-        """Return every way in which the event breaks the contract."""
+        """Return every way in which the event breaks the contract, its rules included."""
         return self._validator.validate(self.name, event)
+
+    def to_keep(self, event: Event | bytes) -> tuple[Event | bytes, str]:
+        """Return what of the event may stand in a dead letter, and what was done to it: "" for nothing."""
+        if self.mask is None:
+            return event, ""
+        masked = self.mask.masked(event)
+        return (b"", LEFT_OUT) if masked is None else (masked, self.mask.privacy)
 
     def key_of(self, event: object) -> bytes | None:
         """Return the key that the contract names, as far as the event has one that can be a key."""

@@ -31,6 +31,7 @@ from postroom.observability.metric_table import (
     DELIVERED,
     DRAINED,
     FAILED,
+    HIDDEN,
     IN_FLIGHT,
     LATENCY,
     NOT_KNOWN,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
     """The books at one instant. All numbers are events since the start of the process.
 
+    `hidden` of the dead-lettered ones cannot be sent again, since the settings hide private values: dropped on purpose.
     `taken_over` of the received ones were accepted by an earlier process, `drained` came out of the spool into Kafka.
     `unaccounted`: by how many events the books are off, 0 when both equations hold. One event that is lost can be
     missing in both of them and counts once.
@@ -71,6 +73,7 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: int = 0
     taken_over: int = 0
     drained: int = 0
+    hidden: int = 0
 
     def __add__(self, other: Balance) -> Balance:
         return Balance(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
@@ -89,6 +92,7 @@ class Book:
         "drained",
         "failed",
         "failed_reasons",
+        "hidden",
         "latency",
         "open",
         "quarantined",
@@ -106,7 +110,7 @@ class Book:
         self.latency = latency
         self.received = self.accepted = self.refused = self.failed = 0
         self.delivered = self.dead_lettered = self.spooled = 0
-        self.taken_over = self.drained = self.quarantined = 0
+        self.taken_over = self.drained = self.quarantined = self.hidden = 0
         self.open: set[Receipt] = set()
         self.ahead: set[Receipt] = set()
         self.refused_reasons: Counter[str] = Counter()
@@ -141,9 +145,13 @@ class Book:
             self.delivered += 1
             return self._accept(receipt, latency_s)
 
-    def dead_letter(self, receipt: Receipt, reason: str, latency_s: float) -> bool:
-        """Count an acknowledged dead letter, and the acceptance of its event; False if the event is not open."""
+    def dead_letter(self, receipt: Receipt, reason: str, latency_s: float, *, hidden: bool = False) -> bool:
+        """Count an acknowledged dead letter, and the acceptance of its event; False if the event is not open.
+
+        `hidden`: it cannot be sent again, since private values were hidden in it.
+        """
         with self._lock:
+            self.hidden += hidden
             self.dead_lettered += 1
             self.dead_letter_reasons[reason] += 1
             return self._accept(receipt, latency_s)
@@ -175,9 +183,10 @@ class Book:
             self.delivered += 1
             self.drained += 1
 
-    def drain_dead_letter(self, reason: str) -> None:
-        """Count the acknowledged dead letter of an event that was in the spool."""
+    def drain_dead_letter(self, reason: str, *, hidden: bool = False) -> None:
+        """Count the acknowledged dead letter of an event that was in the spool; `hidden` as of `dead_letter`."""
         with self._lock:
+            self.hidden += hidden
             self.spooled -= 1
             self.dead_lettered += 1
             self.drained += 1
@@ -241,6 +250,7 @@ class Book:
             quarantined=self.quarantined,
             taken_over=self.taken_over,
             drained=self.drained,
+            hidden=self.hidden,
         )
 
 
@@ -335,6 +345,7 @@ class Ledger:
             yield Reading(TAKEN_OVER, balance.taken_over, label)
             yield Reading(DRAINED, balance.drained, label)
             yield Reading(QUARANTINED, balance.quarantined, label)
+            yield Reading(HIDDEN, balance.hidden, label)
         for row, topic, reason, count in reasons:
             yield Reading(row, count, (topic or NOT_KNOWN, reason))
 

@@ -57,7 +57,8 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the dead letters that were meant.
 
     `delivered` were sent again and are settled (in a dry run: would be sent). `still_failing` break today's contract
-    and stay open; `still_failing_by_rule` counts the rules that they break. `not_rebuildable` cannot be given back.
+    and stay open; `still_failing_by_rule` counts the rules that they break. `not_rebuildable` cannot be given back, for
+    the reasons that `not_rebuildable_by_reason` counts, such as values that were hidden.
     `dead_lettered` were refused by the broker again: newer dead letters took their places. `refused` and `failed`
     stay open.
     """
@@ -68,6 +69,7 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
     still_failing: int = 0
     still_failing_by_rule: dict[str, int] = {}
     not_rebuildable: int = 0
+    not_rebuildable_by_reason: dict[str, int] = {}
     dead_lettered: int = 0
     refused: int = 0
     failed: int = 0
@@ -113,6 +115,7 @@ class Replay:
         self._dry_run = dry_run
         self._counts: Counter[str] = Counter()
         self._rules: Counter[str] = Counter()
+        self._damages: Counter[str] = Counter()
         self._markers_lost = 0
 
     def run(self, read: Callable[[], Iterable[ReadRecord]], now_ms: Callable[[], int]) -> ReplayResult:
@@ -141,6 +144,8 @@ class Replay:
         lane = self._lane(letter)
         if told.event is None or told.event_id is None or lane is None:
             self._counts["not_rebuildable"] += 1
+            damage = told.damage.partition(": the first")[0]
+            self._damages[damage or ("no event id" if lane is not None else "its contract is not known here")] += 1
             return None
         problems = lane.problems(told.event)
         if problems:
@@ -201,6 +206,7 @@ class Replay:
             still_failing=self._counts["still_failing"],
             still_failing_by_rule=dict(self._rules.most_common()),
             not_rebuildable=self._counts["not_rebuildable"],
+            not_rebuildable_by_reason=dict(self._damages.most_common()),
             dead_lettered=self._counts["dead_lettered"],
             refused=self._counts["refused"],
             failed=self._counts["failed"],

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 MARKER_HEADER = "dlq.settles"
 """What makes a record of a dead letter topic a marker; its value is the event id that it settles."""
 
+PRIVACY_HEADER = "dlq.privacy"
+"""What a dead letter has whose private values were hidden: `redacted`, `hashed`, or `left_out` for all of its value."""
+
 OWN_HEADER_BYTES = 4096
 """What the headers that are never dropped take at most; the rest of the budget is for the caller's headers."""
 
@@ -83,6 +86,7 @@ _CONNECT_STAGES = {
 _EXCEPTIONS: dict[str, type[PostroomError]] = {
     DeadLetterReason.DECODE_FAILED: DecodeError,
     DeadLetterReason.VALIDATION_FAILED: ValidationError,
+    DeadLetterReason.RULE_FAILED: ValidationError,
     DeadLetterReason.MESSAGE_TOO_LARGE: RecordTooLargeError,
 }
 
@@ -104,6 +108,11 @@ def marker_record(topic: str, key: bytes | None, event_id: str, attempts: int, n
 def is_reserved_header(name: str) -> bool:
     """True for header names that only postroom may set."""
     return name in _OWN_NAMES or name.startswith(_OWN_PREFIXES)
+
+
+def is_hidden(record: Record) -> bool:
+    """True for a dead letter that cannot be sent again since private values were hidden in it."""
+    return any(name == PRIVACY_HEADER for name, _ in record.headers)
 
 
 def is_reason(text: object) -> bool:
@@ -133,11 +142,13 @@ def dead_letter_record(
     suffix: str = ".dlq",
     max_header_bytes: int = 16_384,
     max_message_bytes: int = 1_000_000,
+    privacy: str = "",
 ) -> Record:
     """Return the record that keeps `event` for repair; it fits `max_message_bytes`.
 
     `topic` is where the event was going; the record goes to `dead_letter_topic`, by default `topic` and `suffix`.
-    `content_type` describes an event that was handed in as bytes. Reserved names in `headers` are left out. Raises
+    `content_type` describes an event that was handed in as bytes. `privacy` says how values were hidden in it: it
+    cannot be rebuilt then. Reserved names in `headers` are left out. Raises
     `NotRepresentableError` for a mapping that lossless JSON cannot hold, `InvalidMetadataError` for a reason, id or
     name that breaks its rule, and `RecordTooLargeError` when key and headers alone do not fit.
     """
@@ -160,6 +171,8 @@ def dead_letter_record(
         }
     )
     own |= _if_known(event_type=event_type, contract=contract, schema_id=schema_id)
+    if privacy:
+        own |= {"dlq.rebuildable": "false", PRIVACY_HEADER: privacy}
     own |= _explanation(reason, violations, max_header_bytes - _size(kept) - _size(_encoded(own)))
     room = max_message_bytes - _RECORD_OVERHEAD - len(key or b"")
     value, shrunk = _fitting(value, room - _wire_size(kept + _encoded(own)))

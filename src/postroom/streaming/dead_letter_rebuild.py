@@ -22,6 +22,7 @@ from postroom.streaming.dead_letter_format import (
     EPOCH,
     GZIP,
     MAX_PACKED_FROM_BYTES,
+    PRIVACY_HEADER,
     ProducerIdentity,
     is_reason,
     is_reserved_header,
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 UNKNOWN_REASON = "unknown"
 """The reason of a dead letter that names none."""
 
+_HIDDEN = {
+    "redacted": "private values were redacted, by dead_letters.privacy",
+    "hashed": "private values were hashed, by dead_letters.privacy",
+    "left_out": "it could not be read and may hold private values: left out, by dead_letters.privacy",
+}
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z")
 _MILLISECOND = timedelta(milliseconds=1)
@@ -169,7 +175,8 @@ def _event(value: bytes | None, said: dict[str, str]) -> tuple[Event | bytes | N
     if value is None:
         return None, "the record has no value"
     if said.get("dlq.rebuildable") == "false":
-        return None, f"cut to fit: the first {len(value)} of {said.get('dlq.value_bytes', 'more')} bytes are left"
+        cut = f"cut to fit: the first {len(value)} of {said.get('dlq.value_bytes', 'more')} bytes are left"
+        return None, _HIDDEN.get(said.get(PRIVACY_HEADER, ""), cut)
     try:
         original = _unpacked(value, said.get("dlq.content_encoding"))
         digest = said.get("dlq.value_sha256")

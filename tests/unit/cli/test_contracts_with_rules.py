@@ -1,0 +1,46 @@
+"""`postroom contracts check` and `show` for contracts with rules."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from postroom.__main__ import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+RULED = """\
+name: ruled
+version: 1
+topic: ruled
+schema: {id: string}
+ruleSet:
+  domainRules:
+    - {name: named, type: CEL, expr: "message.id != ''"}
+    - {name: later, type: CEL, expr: whatever, disabled: true}
+    - {name: theirs, type: ENCRYPT, kind: TRANSFORM, mode: READ}
+known_bad: {named: {id: ""}}
+"""
+
+
+def test_check_tells_which_rules_run_and_which_do_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "ruled.yaml"
+    path.write_text(RULED, encoding="utf-8")
+    assert main(["contracts", "check", str(path)]) == 0
+    told = ", 1 rule tried on known-bad events, disabled: later, for readers: theirs\n"
+    assert capsys.readouterr().out == f"OK: ruled version 1, 1 fields{told}"
+    assert main(["contracts", "check", str(path), "--json"]) == 0
+    rules = json.loads(capsys.readouterr().out)["contracts"][0]["rules"]
+    assert [rule["name"] for rule in rules] == ["named", "later", "theirs"]
+
+
+def test_events_are_checked_against_rules_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, events = tmp_path / "ruled.yaml", tmp_path / "events.ndjson"
+    path.write_text(RULED, encoding="utf-8")
+    events.write_text('{"id": "a"}\n{"id": ""}\n', encoding="utf-8")
+    assert main(["contracts", "check", str(path), str(events)]) == 1
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "line 2: id: named, expected the condition of the rule, found condition not met"
