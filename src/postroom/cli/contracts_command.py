@@ -123,9 +123,11 @@ def register(
     """
     from postroom.schemas.data_contracts import find_contract
     from postroom.schemas.schema_registry_client import SchemaRegistryClient, subject_name
+    from postroom.schemas.shared_topics import check_shared_topics
 
     settings = settings_from_options(registry=registry, config=config, env=env)
     contracts = _configured(settings)
+    check_shared_topics(contracts.values(), settings)
     chosen = [find_contract(contracts, name) for name in names] if names else list(contracts.values())
     done = []
     with SchemaRegistryClient(settings=settings.schema_registry) as client:

@@ -54,7 +54,7 @@ class ContractText:
 
     def wrong(self, key: str, text: str, remedy: str, path: tuple[str | int, ...] = ()) -> None:
         """Note a problem; `path` leads to its line, as far as the file has one for it."""
-        line = _line(self.root, path)
+        line = line_of(self.root, path)
         place = f"{self.source}:{line}" if line else self.source
         self.problems.append(
             f"{place}: {key} {text}. {remedy[0].upper()}{remedy[1:]}{'' if remedy[-1] in '?.' else '.'}"
@@ -66,8 +66,8 @@ class ContractText:
             raise InvalidContractError("\n".join(self.problems))
 
 
-def _line(root: Node | None, path: tuple[str | int, ...]) -> int:
-    """The line of the deepest part of the path that the file has."""
+def line_of(root: Node | None, path: tuple[str | int, ...]) -> int:
+    """The line of the deepest part of the path that the file has; 0 without a file."""
     if root is None:
         return 0
     node = root

@@ -17,6 +17,7 @@ from postroom.schemas.avro_nodes import Record
 from postroom.schemas.avro_schema import canonical_json
 from postroom.schemas.contract_file import ContractText, read_contract_file, record_from_short_form
 from postroom.schemas.contract_schema import checked_schema
+from postroom.schemas.shared_topics import disagreements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -79,7 +80,8 @@ def load_contract(path: str | Path) -> Contract:
 def load_contracts(paths: Iterable[str | Path]) -> dict[str, Contract]:
     """The contracts in files and folders by name; of a folder those ending in .yaml, .yml or .json.
 
-    Raises InvalidContractError with what is wrong in all of them, also where two have one name or a folder has none.
+    Raises InvalidContractError with what is wrong in all of them, also where two have one name, where those of one
+    topic disagree about it, or a folder has none.
     """
     contracts: dict[str, Contract] = {}
     wrong: list[str] = []
@@ -92,6 +94,7 @@ def load_contracts(paths: Iterable[str | Path]) -> dict[str, Contract]:
         other = contracts.setdefault(contract.name, contract)
         if other is not contract:
             wrong.append(f"{path}: name is {contract.name}, as in {other.source}. Give each contract its own name.")
+    wrong += disagreements(contracts.values())
     if wrong:
         raise InvalidContractError("\n".join(wrong))
     return contracts

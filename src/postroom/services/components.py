@@ -12,6 +12,7 @@ from postroom.libs.logger import get_logger
 from postroom.libs.settings import OriginKind
 from postroom.schemas.data_contracts import configured_contracts
 from postroom.schemas.schema_validator import SchemaValidator
+from postroom.schemas.shared_topics import check_shared_topics, topics_with_several_types
 from postroom.services.dispatcher import Dispatcher
 from postroom.services.lane import Lane
 from postroom.streaming.rate_limiter import RateLimiter
@@ -161,6 +162,8 @@ class Components:
                 f"contracts.default is {default}, which is none of the contracts {', '.join(sorted(contracts))}",
                 remedy="name one of them, or add its file to contracts.path",
             )
+        check_shared_topics(contracts.values(), self.config)
+        shared = topics_with_several_types(contracts.values(), self.config.topic)
         validator = SchemaValidator(contracts)
         for contract in contracts.values():
             self.lanes[contract.name] = Lane(
@@ -168,6 +171,7 @@ class Components:
                 self.config,
                 validator=validator,
                 book=self._ledger.book(contract.topic),
+                shares_topic=self.config.topic(contract.topic) in shared,
             )
         self._open_registry()
         waiting = self._ask_registry(list(self.lanes.values()))

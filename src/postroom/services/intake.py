@@ -15,6 +15,7 @@ from postroom.libs.event import (
     is_event_id,
 )
 from postroom.libs.exceptions import DecodeError, NotRepresentableError
+from postroom.services.addressing import by_all_names, unknown_type
 from postroom.services.item import Item
 from postroom.services.lane import HeadersInput, Lane, MetadataError, checked_headers, key_bytes
 from postroom.services.receipt import Receipt
@@ -38,6 +39,7 @@ class Intake:
 
     def __init__(self, parts: Components, ledger: Ledger, settlement: Settlement, clock: Clock) -> None:
         self._parts = parts
+        self._lanes = by_all_names(parts.lanes)
         self._on_report = parts.dispatcher.on_report
         self._default = parts.config.contracts.default
         self._max_header_bytes = parts.config.dead_letters.max_header_bytes - OWN_HEADER_BYTES
@@ -73,7 +75,7 @@ class Intake:
                 key_sent = _checked_metadata(key, event_id, timestamp)
             except MetadataError as exc:
                 problem, event_id = str(exc), None
-        lane = self._parts.lanes.get(event_type or self._default)
+        lane = self._lanes.get(event_type or self._default)
         if event_id is None:
             with self._id_lock:
                 event_id = self._ids.next(self._clock.time_ms())
@@ -87,7 +89,7 @@ class Intake:
                 item.lane = lane
                 self._make_record(item, lane, event, key_sent, timestamp)
             else:
-                self._refuse(item, lane, problem)
+                self._refuse(item, lane, problem, event_type)
         except Exception as exc:  # noqa: BLE001 - a defect of ours must not lose the event: it fails, and says so
             self._settlement.fail_for_defect(item, "admit", exc)
         except BaseException as exc:  # a signal handler's, Ctrl-C for one: it goes on up, the books stay right
@@ -118,12 +120,12 @@ class Intake:
         )
         return event_type or own.get("ce_type"), event_id or own.get("ce_id"), rest
 
-    def _refuse(self, item: Item, lane: Lane | None, problem: str) -> None:
+    def _refuse(self, item: Item, lane: Lane | None, problem: str, event_type: str | None) -> None:
         if problem:
             self._settlement.refuse(item, RefusedReason.INVALID_METADATA, detail=problem)
         elif lane is None:
-            known = ", ".join(sorted(self._parts.lanes)) or "none"
-            self._settlement.refuse(item, RefusedReason.UNKNOWN_EVENT_TYPE, detail=f"known contracts: {known}")
+            detail = unknown_type(self._parts.lanes, event_type)
+            self._settlement.refuse(item, RefusedReason.UNKNOWN_EVENT_TYPE, detail=detail)
         else:
             detail = f"the registry has not named the schema of {lane.name} yet"
             self._settlement.refuse(item, RefusedReason.CONTRACT_UNAVAILABLE, 1.0, detail)

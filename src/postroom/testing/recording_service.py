@@ -19,6 +19,7 @@ from postroom.libs.config_loader import Config, load_config
 from postroom.libs.event import DeadLetterReason, FailedReason, RefusedReason
 from postroom.observability.metrics import Metrics
 from postroom.schemas.avro_codec import unframe
+from postroom.services.addressing import lane_of_record
 from postroom.services.producer_service import ProducerService
 from postroom.streaming.dead_letter_queue import DeadLetter, rebuild
 from postroom.streaming.delivery import Action, Decision
@@ -142,10 +143,9 @@ class RecordingService(ProducerService):
     @property
     def published(self) -> list[PublishedEvent]:
         """The events that reached their topic, decoded, in order."""
-        by_topic = {lane.topic: lane for lane in self.parts.lanes.values()} if self.publisher.records else {}
         found = []
         for record in self.publisher.records:
-            lane = by_topic.get(record.topic)
+            lane = lane_of_record(self.parts.lanes.values(), record.topic, record.headers)
             if lane is None or record.value is None:
                 continue
             event = lane.contract.codec.decode(unframe(record.value)[1])
