@@ -162,6 +162,7 @@ def _summary(contract: "Contract") -> dict[str, Any]:
         "dead_letter_topic": contract.dead_letter_topic,
         "key": contract.key_field,
         "headers": contract.headers,
+        "tombstones": contract.tombstones,
         "record": contract.record_name,
         "source": None if contract.source is None else str(contract.source),
     }

@@ -118,6 +118,8 @@ def _print(console: "Console", told: dict[str, Any]) -> None:
             console.print(Text(_one_line(told["damage"], "  ") if told["damage"] else _one_line(told["event"], "  ")))
         case "marker":
             console.print(Text(f"  settles the dead letters of event {_one_line(told['settles'])}"))
+        case "tombstone":
+            console.print("  no value (a tombstone)")
         case "bytes":
             console.print(Text(f"  {told['bytes']} bytes not decoded: {_one_line(told['problem'])}", style="yellow"))
             for name, value in told["headers"]:

@@ -83,6 +83,7 @@ class RefusedReason(StrEnum):
     QUEUE_FULL = "queue_full"
     NOT_REPRESENTABLE = "not_representable"
     INVALID_METADATA = "invalid_metadata"
+    TOMBSTONE_NOT_ALLOWED = "tombstone_not_allowed"
     SPOOL_FULL = "spool_full"
     SPOOL_UNAVAILABLE = "spool_unavailable"
 

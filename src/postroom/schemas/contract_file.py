@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from postroom.libs.exceptions import DecodeError, InvalidContractError
 from postroom.libs.safe_yaml import Node, kind_of, printable, read_yaml
 from postroom.libs.setting_formats import FormatError, contract_name, topic_name
+from postroom.schemas.contract_tombstones import TOMBSTONES_KEY, read_tombstones
 from postroom.schemas.json_reader import read_json
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _KEYS: Final = (
     "name", "version", "description", "owner", "topic", "dead_letter_topic", "key", "headers", "schema", "schema_file",
+    TOMBSTONES_KEY,
 )  # fmt: skip
 _TOPIC_KEYS: Final = ("name", "partitions", "replication", "retention")
 _MAX_SCHEMA_BYTES: Final = 1024 * 1024
@@ -47,6 +49,7 @@ class ContractText:
     owner: str = ""
     description: str = ""
     headers: HeadersMode = "minimal"
+    tombstones: bool = False
     schema: dict[str, Any] = field(default_factory=dict)
     schema_is_missing: bool = False
     root: Node | None = None
@@ -119,6 +122,7 @@ class _FileReader:
         text.owner = self._get(self._root, ("owner",), str) or ""
         text.key_field = self._get(self._root, ("key",), str)
         self._headers()
+        read_tombstones(text, self._root)
         self._topics()
         self._schema()
 

@@ -37,6 +37,7 @@ class Contract:
     `topic` is the logical name (`topics` in the settings maps it to the real one). `partitions` and `replication` are
     -1, and `retention_ms` is None, where the cluster's defaults shall do; a `retention_ms` of -1 means for ever.
     `dead_letter_topic` is None where the contract names none: then it is the topic with `dead_letters.suffix` behind.
+    `tombstones` says whether records without a value may be published.
     `schema` is the Avro schema in JSON form (not to be changed), `schema_json` its canonical text for the registry.
     """
 
@@ -59,6 +60,7 @@ class Contract:
     record_name: str
     source: Path | None = field(compare=False)
     avro: AvroSchema = field(repr=False, compare=False)
+    tombstones: bool = False
 
     def __hash__(self) -> int:
         return hash((self.name, self.version, self.schema_json))
@@ -178,4 +180,5 @@ def _contract(text: ContractText) -> Contract:
         record_name=avro.root.name,
         source=text.path,
         avro=avro,
+        tombstones=text.tombstones,
     )

@@ -116,14 +116,14 @@ class Carried:
         config = self._parts.config
         event_type = labels.get(TYPE_LABEL, b"").decode() or None
         lane = self._parts.lanes.get(event_type or "")
-        value = record.value or b""
-        event: Event | bytes = value
+        event: Event | bytes | None = record.value
         schema_id: int | None = None
         with contextlib.suppress(EventError):  # what nobody can decode is kept as it is: its bytes say all
-            schema_id = unframe(value)[0]
+            schema_id = None if record.value is None else unframe(record.value)[0]
             # Another version of the contract may decode it to something else, and not notice.
-            if lane is not None and (CONTRACT_LABEL, labels.get(CONTRACT_LABEL)) in lane.labels:
-                event = lane.decode(value)
+            is_ours = lane is not None and (CONTRACT_LABEL, labels.get(CONTRACT_LABEL)) in lane.labels
+            if lane is not None and is_ours and record.value is not None:
+                event = lane.decode(record.value)
         return dead_letter_record(
             event,
             topic=record.topic,

@@ -16,7 +16,7 @@ from postroom.libs.event import (
 )
 from postroom.libs.exceptions import DecodeError, NotRepresentableError
 from postroom.services.addressing import by_all_names, unknown_type
-from postroom.services.item import Item
+from postroom.services.item import TOMBSTONE, Item, Tombstone
 from postroom.services.lane import HeadersInput, Lane, MetadataError, checked_headers, key_bytes
 from postroom.services.receipt import Receipt
 from postroom.streaming.dead_letter_format import OWN_HEADER_BYTES, Stage
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from postroom.services.ledger import Ledger
     from postroom.services.settlement import Settlement
 
-_EVENT_KINDS = (Mapping, bytes, str)
+_EVENT_KINDS = (Mapping, bytes, str, Tombstone)
 _KEY_KINDS = (str, bytes)
 _LAST_TIMESTAMP_MS = 253_402_300_799_999
 """The end of the year 9999: later times are mistaken units, and tools around Kafka cannot show them."""
@@ -51,7 +51,7 @@ class Intake:
 
     def admit(
         self,
-        event: Event | bytes | str,
+        event: Event | bytes | str | Tombstone,
         event_type: str | None,
         key: str | bytes | None,
         event_id: str | None,
@@ -131,8 +131,11 @@ class Intake:
             self._settlement.refuse(item, RefusedReason.CONTRACT_UNAVAILABLE, 1.0, detail)
 
     def _make_record(
-        self, item: Item, lane: Lane, event: Event | bytes | str, key: bytes | None, timestamp: int | None
+        self, item: Item, lane: Lane, event: Event | bytes | str | Tombstone, key: bytes | None, timestamp: int | None
     ) -> None:
+        if event is TOMBSTONE:
+            self._make_tombstone(item, lane, key, timestamp)
+            return
         original: Event | bytes = event.encode("utf-8", "surrogatepass") if isinstance(event, str) else event
         item.raw = original if isinstance(original, bytes) else None
         try:
@@ -156,11 +159,23 @@ class Intake:
         headers = (*lane.headers(event_id, now_ms, item.attempt), *item.user_headers)
         item.record = Record(lane.topic, key, value, headers, event_id, now_ms, item.attempt)
 
+    def _make_tombstone(self, item: Item, lane: Lane, key: bytes | None, timestamp: int | None) -> None:
+        if not lane.contract.tombstones:
+            detail = f"the contract {lane.name} takes no tombstones: its file would have to say tombstones: true"
+            self._settlement.refuse(item, RefusedReason.TOMBSTONE_NOT_ALLOWED, detail=detail)
+            return
+        now_ms = self._clock.time_ms() if timestamp is None else timestamp
+        event_id = item.receipt.event_id
+        headers = (*lane.tombstone_headers(event_id, now_ms, item.attempt), *item.user_headers)
+        item.record = Record(lane.topic, key, None, headers, event_id, now_ms, item.attempt)
+
 
 def _check_kinds(event: object, event_type: object, key: object, event_id: object, timestamp: object) -> None:
     # Asked for every event: exact types first, and tuples, since `A | B` makes a new object at each call.
     if type(event) is not dict and not isinstance(event, _EVENT_KINDS):
         raise TypeError(f"an event is a mapping, or JSON in bytes or text, not {type(event).__name__}")
+    if event is TOMBSTONE and key is None:
+        raise TypeError("a tombstone needs a key (str or bytes)")
     if event_type is not None and not isinstance(event_type, str):
         raise TypeError(f"event_type must be str, not {type(event_type).__name__}")
     if event_id is not None and not isinstance(event_id, str):

@@ -11,6 +11,7 @@ from postroom.libs.event import Violation
 from postroom.libs.exceptions import DecodeError, NotRepresentableError
 from postroom.schemas.avro_codec import frame, unframe
 from postroom.schemas.json_reader import from_json, read_json
+from postroom.services.item import TOMBSTONE
 from postroom.services.marks import CONTRACT_LABEL, TOPIC_LABEL, TYPE_LABEL
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from postroom.libs.event import Event, Headers
     from postroom.schemas.data_contracts import Contract
     from postroom.schemas.schema_validator import SchemaValidator
+    from postroom.services.item import Tombstone
     from postroom.services.ledger import Book
 
 HeadersInput = Mapping[str, "str | bytes"] | tuple[tuple[str, "str | bytes"], ...] | list[tuple[str, "str | bytes"]]
@@ -27,6 +29,7 @@ HeadersInput = Mapping[str, "str | bytes"] | tuple[tuple[str, "str | bytes"], ..
 
 _RESERVED = ("ce_", "dlq.", "__connect.", "x-attempt", "content-type")
 _MAX_HEADERS = 100
+_ABOUT_DATA = ("ce_dataschema", "content-type")
 
 
 class MetadataError(Exception):
@@ -116,6 +119,10 @@ class Lane:
             own = (*own, ("ce_time", moment.replace("+00:00", "Z").encode()))
         return own if attempt == 1 else (*own, ("x-attempt", str(attempt).encode()))
 
+    def tombstone_headers(self, event_id: str, timestamp_ms: int, attempt: int) -> Headers:
+        """Return postroom's own headers of a record without a value: those of any record that do not describe data."""
+        return tuple(pair for pair in self.headers(event_id, timestamp_ms, attempt) if pair[0] not in _ABOUT_DATA)
+
     def read(self, event: Event | bytes) -> object:
         """Return what is to be checked: a mapping as a dict, JSON read by the contract.
 
@@ -131,8 +138,11 @@ class Lane:
         except Exception as exc:
             raise NotRepresentableError(f"the mapping raised {type(exc).__name__} when it was read") from exc
 
-    def problems(self, event: Event | bytes) -> list[Violation]:
+    def problems(self, event: Event | bytes | Tombstone) -> list[Violation]:
         """Return every reason why the event cannot be published as it is; none for an event that can."""
+        if event is TOMBSTONE:
+            allowed = self.contract.tombstones
+            return [] if allowed else [Violation("", "tombstone_not_allowed", "tombstones: true", "no value")]
         try:
             read = self.read(event)
         except DecodeError as exc:

@@ -20,6 +20,7 @@ from postroom.services.batch import Batch
 from postroom.services.components import Components, Registry
 from postroom.services.door import Door
 from postroom.services.intake import Intake
+from postroom.services.item import TOMBSTONE
 from postroom.services.keeper import is_away
 from postroom.services.ledger import Ledger
 from postroom.services.process_life import close_at_worker_exit, is_ending, take_care_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from postroom.observability.metrics import Reading
     from postroom.schemas.data_contracts import Contract
     from postroom.services.batch import BatchResult
-    from postroom.services.item import Item
+    from postroom.services.item import Item, Tombstone
     from postroom.services.journal import AcceptedJournal
     from postroom.services.lane import HeadersInput
     from postroom.services.receipt import Receipt
@@ -304,7 +305,27 @@ class ProducerService:
         `start()` raises when this is the first event.
         """
         patience_s = checked_timeout(timeout)
-        item = self.admit(event, event_type, key, event_id, timestamp, headers)
+        return self._publish(self.admit(event, event_type, key, event_id, timestamp, headers), patience_s)
+
+    def publish_tombstone(
+        self,
+        key: str | bytes,
+        *,
+        event_type: str | None = None,
+        event_id: str | None = None,
+        timestamp: int | None = None,
+        headers: HeadersInput | None = None,
+        timeout: float = 5.0,
+    ) -> Receipt:
+        """Hand in a record without a value: on a compacted topic it takes away what stands there under `key`.
+
+        Refused as `tombstone_not_allowed` unless the contract says `tombstones: true`. Everything else is as with
+        `publish_event`; `key` must be given: there is no event to take it from.
+        """
+        patience_s = checked_timeout(timeout)
+        return self._publish(self.admit(TOMBSTONE, event_type, key, event_id, timestamp, headers), patience_s)
+
+    def _publish(self, item: Item, patience_s: float) -> Receipt:
         self.hand_over(item, patience_s)
         if item.ticket is not None:
             item.wait_until_stored(_DISK_PATIENCE_S)
@@ -380,7 +401,7 @@ class ProducerService:
 
     def admit(
         self,
-        event: Event | bytes | str,
+        event: Event | bytes | str | Tombstone,
         event_type: str | None,
         key: str | bytes | None,
         event_id: str | None,

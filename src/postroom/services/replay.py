@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from postroom.libs.event import DeadLettered, Delivered, Failed, Outcome, Refused, Spooled
+from postroom.services.item import TOMBSTONE
 from postroom.streaming.dead_letter_format import MARKER_HEADER, marker_record
 from postroom.streaming.dead_letter_queue import DeadLetter, rebuild
 from postroom.streaming.delivery import Action
@@ -139,10 +140,11 @@ class Replay:
         """Hand the event in again; None when that is no use, or only a trial."""
         told = letter.letter
         lane = self._lane(letter)
-        if told.event is None or told.event_id is None or lane is None:
+        event = TOMBSTONE if told.is_tombstone else told.event
+        if event is None or told.event_id is None or lane is None or (event is TOMBSTONE and told.key is None):
             self._counts["not_rebuildable"] += 1
             return None
-        problems = lane.problems(told.event)
+        problems = lane.problems(event)
         if problems:
             self._counts["still_failing"] += 1
             self._rules.update({problem.rule for problem in problems})
@@ -151,7 +153,7 @@ class Replay:
             self._counts["delivered"] += 1
             return None
         item = self._service.admit(
-            told.event, lane.name, told.key, told.event_id, None, told.headers or None, told.attempts + 1
+            event, lane.name, told.key, told.event_id, None, told.headers or None, told.attempts + 1
         )
         self._service.hand_over(item, _PATIENCE_S)
         return item.receipt

@@ -39,7 +39,7 @@ def read_samples(service: ProducerService, count: int) -> tuple[list[Sample], li
 
     def event(record: ReadRecord) -> Sample:
         its_lane = lane_of_record(lanes, record.topic, record.headers) or lane
-        fields = its_lane.decode(record.value or b"")
+        fields = {} if record.value is None else its_lane.decode(record.value)
         text = json.dumps({name: value for name, value in fields.items() if value is not None}, default=str)
         return Sample(_place(record), (record.key or b"").decode(errors="replace"), text[:_TEXT_CAP])
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from postroom.services.components import Components
     from postroom.services.item import Item
     from postroom.services.journal import AcceptedJournal
+    from postroom.services.lane import Lane
     from postroom.streaming.publisher import Report
 
 QUEUE_FULL_RETRY_S = 1.0
@@ -177,14 +178,17 @@ class Settlement:
     def make_dead_letter(
         self,
         item: Item,
-        event: Event | bytes,
+        event: Event | bytes | None,
         reason: DeadLetterReason,
         stage: Stage,
         *,
         key: bytes | None,
         violations: tuple[Violation, ...] = (),
     ) -> None:
-        """Give the item a dead letter to send, or refuse it where no dead letter can hold the event."""
+        """Give the item a dead letter to send, or refuse it where no dead letter can hold the event.
+
+        None for `event` is a tombstone.
+        """
         try:
             self._put_dead_letter(item, event, reason, stage, key, violations)
         except (NotRepresentableError, RecordTooLargeError) as exc:
@@ -195,7 +199,7 @@ class Settlement:
     def _put_dead_letter(
         self,
         item: Item,
-        event: Event | bytes,
+        event: Event | bytes | None,
         reason: DeadLetterReason,
         stage: Stage,
         key: bytes | None,
@@ -229,9 +233,9 @@ class Settlement:
     def exhaust(self, item: Item) -> bool:
         """Make a dead letter of an item that Kafka does not take; False where it is one, or none can hold it."""
         record, lane = item.record, item.lane
-        if item.dead_letter_reason or record is None or lane is None or record.value is None:
+        if item.dead_letter_reason or record is None or lane is None:
             return False
-        event: Event | bytes = lane.decode(record.value) if item.raw is None else item.raw
+        event = _original(item, lane, record)
         try:
             self._put_dead_letter(item, event, DeadLetterReason.DELIVERY_EXHAUSTED, Stage.PUBLISH, record.key, ())
         except (NotRepresentableError, RecordTooLargeError, InvalidMetadataError):
@@ -289,9 +293,8 @@ class Settlement:
     def _bury(self, item: Item, reason: DeadLetterReason) -> None:
         refused, lane = item.record, item.lane
         assert refused is not None
-        assert refused.value is not None
         assert lane is not None
-        event: Event | bytes = lane.decode(refused.value) if item.raw is None else item.raw
+        event = _original(item, lane, refused)
         self.make_dead_letter(item, event, reason, Stage.PUBLISH, key=refused.key)
         if item.record is None:
             return  # no dead letter can hold it, and its receipt says so
@@ -304,3 +307,10 @@ class Settlement:
             if not left > 0 or not parts.dispatcher.wait_for_room(item, left):
                 parts.dispatcher.turn_back(item)
                 return
+
+
+def _original(item: Item, lane: Lane, record: Record) -> Event | bytes | None:
+    """Return the event of a record as it was handed in; None for a tombstone."""
+    if item.raw is not None or record.value is None:
+        return item.raw
+    return lane.decode(record.value)

@@ -163,6 +163,12 @@ class RecordingService(ProducerService):
         return found
 
     @property
+    def tombstones(self) -> list[Record]:
+        """The records without a value that reached their topic, in order."""
+        topics = {lane.topic for lane in self.parts.lanes.values()} if self.publisher.records else set()
+        return [record for record in self.publisher.records if record.value is None and record.topic in topics]
+
+    @property
     def dead_letters(self) -> list[DeadLetter]:
         """The dead letters, rebuilt into what was handed in, with their reasons."""
         topics = {lane.topic for lane in self.parts.lanes.values()} if self.publisher.records else set()
