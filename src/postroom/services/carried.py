@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from postroom.libs.exceptions import EventError, PostroomError
 from postroom.libs.logger import get_logger, limited
 from postroom.schemas.avro_codec import unframe
+from postroom.services.cloud_events import without_what_is_said_anew
 from postroom.services.marks import CONTRACT_LABEL, REASON_LABEL, TOPIC_LABEL, TYPE_LABEL, marked
 from postroom.streaming.dead_letter_queue import Stage, dead_letter_record
 from postroom.streaming.spool.record_format import Kind
@@ -134,7 +135,7 @@ class Carried:
             now_ms=self._clock.time_ms(),
             event_type=event_type,
             key=record.key,
-            headers=record.headers,
+            headers=without_what_is_said_anew(record.headers),
             contract=labels.get(CONTRACT_LABEL, b"").decode() or None,
             schema_id=schema_id,
             attempts=record.attempt,

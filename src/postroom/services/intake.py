@@ -16,8 +16,9 @@ from postroom.libs.event import (
 )
 from postroom.libs.exceptions import DecodeError, NotRepresentableError
 from postroom.services.addressing import by_all_names, unknown_type
+from postroom.services.cloud_events import LAST_TIMESTAMP_MS, HandedIn, record_headers, taken_apart
 from postroom.services.item import TOMBSTONE, Item, Tombstone
-from postroom.services.lane import HeadersInput, Lane, MetadataError, checked_headers, key_bytes
+from postroom.services.lane import HeadersInput, Lane, MetadataError, key_bytes
 from postroom.services.receipt import Receipt
 from postroom.streaming.dead_letter_format import OWN_HEADER_BYTES, Stage
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 _EVENT_KINDS = (Mapping, bytes, str, Tombstone)
 _KEY_KINDS = (str, bytes)
-_LAST_TIMESTAMP_MS = 253_402_300_799_999
-"""The end of the year 9999: later times are mistaken units, and tools around Kafka cannot show them."""
 
 
 class Intake:
@@ -71,7 +70,9 @@ class Intake:
         if headers or key is not None or event_id is not None or timestamp is not None:
             try:
                 if headers:
-                    event_type, event_id, user_headers = self._from_headers(headers, event_type, event_id)
+                    given = HandedIn(event, event_type, key, event_id, timestamp)
+                    given = taken_apart(given, headers, self._max_header_bytes)
+                    event, event_type, key, event_id, timestamp, user_headers = given
                 key_sent = _checked_metadata(key, event_id, timestamp)
             except MetadataError as exc:
                 problem, event_id = str(exc), None
@@ -97,28 +98,6 @@ class Intake:
                 self._settlement.fail_for_defect(item, "admit", exc)
             raise
         return item
-
-    def _from_headers(
-        self, headers: HeadersInput, event_type: str | None, event_id: str | None
-    ) -> tuple[str | None, str | None, Headers]:
-        """Take type and id out of CloudEvents headers, where the arguments do not say them; return the rest as sent."""
-        own: dict[str, str] = {}
-        pairs = _header_pairs(headers)
-        for name in ("ce_type", "ce_id"):
-            values = [value for header, value in pairs if header == name]
-            if len(values) > 1:
-                raise MetadataError(f"the header {name} stands there {len(values)} times")
-            if values:
-                if not isinstance(values[0], str | bytes):
-                    raise TypeError(f"the header {name} must be str or bytes, not {type(values[0]).__name__}")
-                try:
-                    own[name] = values[0].decode() if isinstance(values[0], bytes) else values[0]
-                except UnicodeDecodeError:
-                    raise MetadataError(f"the header {name} is not valid text") from None
-        rest = checked_headers(
-            [(header, value) for header, value in pairs if header not in own], self._max_header_bytes
-        )
-        return event_type or own.get("ce_type"), event_id or own.get("ce_id"), rest
 
     def _refuse(self, item: Item, lane: Lane | None, problem: str, event_type: str | None) -> None:
         if problem:
@@ -156,7 +135,9 @@ class Intake:
             return
         now_ms = self._clock.time_ms() if timestamp is None else timestamp
         event_id = item.receipt.event_id
-        headers = (*lane.headers(event_id, now_ms, item.attempt), *item.user_headers)
+        headers = lane.headers(event_id, now_ms, item.attempt)
+        if item.user_headers:
+            headers = record_headers(headers, item.user_headers, whole_binding=lane.is_cloudevent)
         item.record = Record(lane.topic, key, value, headers, event_id, now_ms, item.attempt)
 
     def _make_tombstone(self, item: Item, lane: Lane, key: bytes | None, timestamp: int | None) -> None:
@@ -166,7 +147,8 @@ class Intake:
             return
         now_ms = self._clock.time_ms() if timestamp is None else timestamp
         event_id = item.receipt.event_id
-        headers = (*lane.tombstone_headers(event_id, now_ms, item.attempt), *item.user_headers)
+        headers = lane.tombstone_headers(event_id, now_ms, item.attempt)
+        headers = record_headers(headers, item.user_headers, whole_binding=lane.is_cloudevent)
         item.record = Record(lane.topic, key, None, headers, event_id, now_ms, item.attempt)
 
 
@@ -186,17 +168,10 @@ def _check_kinds(event: object, event_type: object, key: object, event_id: objec
         raise TypeError(f"timestamp must be int (milliseconds since 1970), not {type(timestamp).__name__}")
 
 
-def _header_pairs(headers: HeadersInput) -> list[tuple[str, str | bytes]]:
-    try:
-        return [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
-    except ValueError:
-        raise TypeError("headers must be a mapping, or pairs of a name and a value") from None
-
-
 def _checked_metadata(key: str | bytes | None, event_id: str | None, timestamp: int | None) -> bytes | None:
     """Return the key as bytes; MetadataError for a key, id or time that no record can carry."""
     if event_id is not None and not is_event_id(event_id):
         raise MetadataError("event_id must be 1 to 256 visible ASCII characters without spaces")
-    if timestamp is not None and not 0 <= timestamp <= _LAST_TIMESTAMP_MS:
+    if timestamp is not None and not 0 <= timestamp <= LAST_TIMESTAMP_MS:
         raise MetadataError("timestamp must be milliseconds since 1970, up to the year 9999")
     return None if key is None else key_bytes(key)

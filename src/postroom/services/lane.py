@@ -56,13 +56,13 @@ class Lane:
     __slots__ = (
         "_codec",
         "_fixed_headers",
-        "_is_cloudevent",
         "_prefix",
         "_source",
         "_validator",
         "book",
         "contract",
         "dead_letter_topic",
+        "is_cloudevent",
         "key_field",
         "labels",
         "name",
@@ -89,13 +89,13 @@ class Lane:
         self._codec = contract.codec
         self._prefix = b""
         self._source = config.producer.client_id
-        self._is_cloudevent = contract.headers == "cloudevents"
+        self.is_cloudevent = contract.headers == "cloudevents"
         self._fixed_headers: Headers = (("ce_type", self.name.encode()),) if shares_topic else ()
 
     def use_schema_id(self, schema_id: int, registry_url: str = "") -> None:
         """Open the lane: from now on records carry this schema id; `registry_url` says where it can be looked up."""
         self._prefix = frame(schema_id)
-        if self._is_cloudevent:
+        if self.is_cloudevent:
             self._fixed_headers = (
                 ("ce_specversion", b"1.0"),
                 ("ce_type", self.name.encode()),
@@ -114,7 +114,7 @@ class Lane:
         own: Headers = (("ce_id", event_id.encode()),)
         if self._fixed_headers:
             own = (*own, *self._fixed_headers)
-        if self._is_cloudevent:
+        if self.is_cloudevent:
             moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds")
             own = (*own, ("ce_time", moment.replace("+00:00", "Z").encode()))
         return own if attempt == 1 else (*own, ("x-attempt", str(attempt).encode()))
@@ -187,8 +187,8 @@ def key_bytes(key: str | bytes) -> bytes:
         raise MetadataError("the key is not valid text") from None
 
 
-def checked_headers(headers: HeadersInput, max_bytes: int) -> Headers:
-    """Return the caller's headers as Kafka takes them.
+def checked_headers(headers: HeadersInput, max_bytes: int, beside: Headers = ()) -> Headers:
+    """Return the caller's headers as Kafka takes them; those that go `beside` them count for number and size.
 
     Raises TypeError for a wrong type, MetadataError for more than 100 headers or `max_bytes` bytes of names and values
     (a dead letter must have room for them beside its own), an empty, long or reserved name
@@ -207,8 +207,8 @@ def checked_headers(headers: HeadersInput, max_bytes: int) -> Headers:
             checked.append((name, value.encode() if isinstance(value, str) else value))
         except UnicodeEncodeError:
             raise MetadataError("a header is not valid text") from None
-    if len(checked) > _MAX_HEADERS:
+    if len(checked) + len(beside) > _MAX_HEADERS:
         raise MetadataError(f"more than {_MAX_HEADERS} headers")
-    if sum(len(name.encode()) + len(value) for name, value in checked) > max_bytes:
+    if sum(len(name.encode()) + len(value) for name, value in (*beside, *checked)) > max_bytes:
         raise MetadataError(f"headers of more than {max_bytes} bytes, see dead_letters.max_header_bytes")
     return tuple(checked)
