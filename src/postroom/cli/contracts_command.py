@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, show, check and register contracts.", no_args_is_help=True)
 
 _MAX_LINE_BYTES = 16 * 1024 * 1024
+
+
+class CheckedFormat(StrEnum):
+    """What a file of events to check holds."""
+
+    NDJSON = "ndjson"
+    CSV = "csv"
 
 
 @app.command("list")
@@ -76,14 +84,18 @@ def show(
 def check(
     file: Annotated[Path, typer.Argument(help="The contract's file, or a folder of them.")],
     events: Annotated[
-        Path | None, typer.Argument(help="Events as NDJSON, each checked against the contract; - is stdin.")
+        Path | None, typer.Argument(help="Events as NDJSON or CSV, each checked against the contract; - is stdin.")
+    ] = None,
+    file_format: Annotated[
+        CheckedFormat | None, typer.Option("--format", help="What EVENTS holds; csv if its name ends so, else ndjson.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a contract file and, if given, events against it; exit code 1 if anything is wrong.
 
     Examples: `postroom contracts check contracts/order.yaml`,
-    `postroom contracts check contracts/order.yaml events.ndjson`
+    `postroom contracts check contracts/order.yaml events.ndjson`,
+    `postroom contracts check contracts/order.yaml - --format csv`
     """
     from postroom.libs.exceptions import ConfigurationError
     from postroom.schemas.data_contracts import load_contracts
@@ -95,7 +107,10 @@ def check(
     if len(contracts) != 1:
         raise ConfigurationError("events need one contract to be checked against", remedy="name one contract file")
     checked, wrong = 0, 0
-    for number, problems in _check_lines(contracts[0], events):
+    from postroom.services.event_source import format_of
+
+    is_csv = format_of(str(events), None if file_format is None else file_format.value) == "csv"
+    for number, problems in (_check_rows if is_csv else _check_lines)(contracts[0], events):
         checked += 1
         wrong += bool(problems)
         if problems:
@@ -209,6 +224,22 @@ def _check_lines(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigurationError(f"{path} cannot be read: {reason}", remedy="name a file of events") from error
+
+
+def _check_rows(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[Violation]]]":
+    """Each row of CSV by the number of its first line, and what is wrong with the event in it."""
+    from postroom.libs.event import Violation
+    from postroom.libs.exceptions import DecodeError
+    from postroom.schemas.event_checker import find_violations
+    from postroom.services.event_source import csv_rows_of
+
+    for event in csv_rows_of(str(path), contract):
+        try:
+            found = find_violations(contract.avro.root, event.read(contract))
+        except DecodeError as error:
+            yield event.row.line, [Violation("", error.reason, "a row of CSV", error.message)]
+            continue
+        yield event.row.line, event.located(found)
 
 
 def _skip_line(stream: Any, line: bytes) -> None:

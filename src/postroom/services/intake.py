@@ -130,7 +130,7 @@ class Intake:
             key = lane.key_of(read)
         value = lane.encode(read)
         if value is None:
-            reason, found = DeadLetterReason.VALIDATION_FAILED, tuple(lane.violations(read))
+            reason, found = DeadLetterReason.VALIDATION_FAILED, tuple(lane.violations(read, original))
             self._settlement.make_dead_letter(item, original, reason, Stage.VALIDATE, key=key, violations=found)
             return
         now_ms = self._clock.time_ms() if timestamp is None else timestamp

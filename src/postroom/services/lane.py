@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from postroom.libs.event import Violation
 from postroom.libs.exceptions import DecodeError, NotRepresentableError
 from postroom.schemas.avro_codec import frame, unframe
+from postroom.schemas.csv_events import CsvEvent
 from postroom.schemas.json_reader import from_json, read_json
 from postroom.services.item import TOMBSTONE
 from postroom.services.marks import CONTRACT_LABEL, TOPIC_LABEL, TYPE_LABEL
@@ -124,11 +125,13 @@ class Lane:
         return tuple(pair for pair in self.headers(event_id, timestamp_ms, attempt) if pair[0] not in _ABOUT_DATA)
 
     def read(self, event: Event | bytes) -> object:
-        """Return what is to be checked: a mapping as a dict, JSON read by the contract.
+        """Return what is to be checked: a mapping as a dict, JSON or a row of CSV read by the contract.
 
-        Raises DecodeError for what is no JSON, NotRepresentableError for a mapping that cannot be read.
+        Raises DecodeError for what is none of these, NotRepresentableError for a mapping that cannot be read.
         """
         if isinstance(event, bytes):
+            if type(event) is CsvEvent:
+                return event.read(self.contract)
             return from_json(self.contract, read_json(event))
         # The check takes exactly dicts, inside an event as well; only its own container may be any mapping.
         if type(event) is dict:
@@ -146,8 +149,9 @@ class Lane:
         try:
             read = self.read(event)
         except DecodeError as exc:
-            return [Violation("", exc.reason, "the JSON of one event", exc.message)]
-        return [] if self.encode(read) is not None else self.violations(read)
+            expected = "a row of CSV" if type(event) is CsvEvent else "the JSON of one event"
+            return [Violation("", exc.reason, expected, exc.message)]
+        return [] if self.encode(read) is not None else self.violations(read, event)
 
     def encode(self, event: object) -> bytes | None:
         """Return the record's value (schema id and Avro body), or None for an event that breaks the contract."""
@@ -158,9 +162,10 @@ class Lane:
         event: dict[str, object] = self._codec.decode(unframe(value)[1])
         return event
 
-    def violations(self, event: object) -> list[Violation]:
-        """Return every way in which the event breaks the contract."""
-        return self._validator.validate(self.name, event)
+    def violations(self, event: object, handed_in: object = None) -> list[Violation]:
+        """Return every way in which the event breaks the contract; if it was a row of CSV, with line and column."""
+        found = self._validator.validate(self.name, event)
+        return handed_in.located(found) if type(handed_in) is CsvEvent else found
 
     def key_of(self, event: object) -> bytes | None:
         """Return the key that the contract names, as far as the event has one that can be a key."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from postroom.libs.event import DeadLettered, Delivered, Failed, Outcome, Refused, Spooled
+from postroom.schemas.csv_events import CSV_TYPE, CsvEvent
 from postroom.services.item import TOMBSTONE
 from postroom.streaming.dead_letter_format import MARKER_HEADER, marker_record
 from postroom.streaming.dead_letter_queue import DeadLetter, rebuild
@@ -141,6 +142,8 @@ class Replay:
         told = letter.letter
         lane = self._lane(letter)
         event = TOMBSTONE if told.is_tombstone else told.event
+        if isinstance(event, bytes) and told.content_type == CSV_TYPE:
+            event = CsvEvent.again(event)
         if event is None or told.event_id is None or lane is None or (event is TOMBSTONE and told.key is None):
             self._counts["not_rebuildable"] += 1
             return None

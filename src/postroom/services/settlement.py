@@ -24,6 +24,7 @@ from postroom.libs.exceptions import (
     RecordTooLargeError,
 )
 from postroom.libs.logger import get_logger, limited
+from postroom.schemas.csv_events import CSV_TYPE, CsvEvent
 from postroom.streaming.dead_letter_queue import ProducerIdentity, Stage, dead_letter_record, producer_identity
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ QUEUE_FULL_RETRY_S = 1.0
 _EMPTYING_S = 10.0
 
 _JSON_TYPE = "application/json"
-"""What events are that were handed in as bytes or text."""
+"""What events are that were handed in as bytes or text, unless they are rows of CSV."""
 
 
 class Settlement:
@@ -208,6 +209,9 @@ class Settlement:
         lane = item.lane
         assert lane is not None
         config = self._parts().config
+        content_type = _JSON_TYPE
+        if type(event) is CsvEvent:
+            event, content_type = bytes(event), CSV_TYPE
         record = dead_letter_record(
             event,
             topic=lane.topic,
@@ -223,7 +227,7 @@ class Settlement:
             contract=f"{lane.name}:{lane.contract.version}",
             schema_id=lane.schema_id,
             attempts=item.attempt,
-            content_type=_JSON_TYPE,
+            content_type=content_type,
             dead_letter_topic=lane.dead_letter_topic,
             max_header_bytes=config.dead_letters.max_header_bytes,
             max_message_bytes=config.producer.max_message_bytes,
