@@ -57,7 +57,8 @@ def csv_rows_of(source: str, contract: Contract) -> Iterator[CsvEvent]:
         try:
             rows = csv_events(file, contract)
         except DecodeError as exc:
-            raise ConfigurationError(f"{source}, for the contract {contract.name}: {exc.message}") from exc
+            what = f"{source}, for the contract {contract.name}: {exc.message}"
+            raise ConfigurationError(what, remedy=exc.remedy) from exc
         yield from rows
     finally:
         if source != "-":
