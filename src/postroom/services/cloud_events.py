@@ -67,6 +67,9 @@ def taken_apart(given: HandedIn, headers: HeadersInput, max_header_bytes: int) -
     wrong kind, MetadataError for headers and attributes that no record can carry; it never shows a value.
     """
     pairs = _pairs(headers)
+    if not _says_more(pairs):  # the usual case, and 3 us cheaper than what follows
+        event, event_type, key, event_id, timestamp, _ = given
+        return HandedIn(event, event_type, key, event_id, timestamp, checked_headers(pairs, max_header_bytes))
     media_type = _media_type(pairs)
     if media_type == STRUCTURED_TYPE:
         return _structured(given, [pair for pair in pairs if not pair[0].startswith("ce_")], max_header_bytes)
@@ -93,9 +96,12 @@ def record_headers(own: Headers, handed_in: Headers, *, whole_binding: bool) -> 
     Attributes of a CloudEvent go along where the contract asks for the whole binding: they take the place of what
     postroom would say itself. Elsewhere they are left out.
     """
-    said = {name: value for name, value in handed_in if name.startswith("ce_") and name not in _SAID_ANEW}
-    if not said:
+    for name, _ in handed_in:
+        if name.startswith("ce_"):
+            break
+    else:
         return (*own, *handed_in)
+    said = {name: value for name, value in handed_in if name.startswith("ce_") and name not in _SAID_ANEW}
     rest = tuple(pair for pair in handed_in if not pair[0].startswith("ce_"))
     if not whole_binding:
         return (*own, *rest)
@@ -112,12 +118,19 @@ def without_what_is_said_anew(headers: Headers) -> Headers:
 
 def _pairs(headers: HeadersInput) -> list[tuple[str, str | bytes]]:
     try:
-        pairs = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+        return [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
     except ValueError:
         raise TypeError("headers must be a mapping, or pairs of a name and a value") from None
-    if not all(isinstance(name, str) for name, _ in pairs):
-        raise TypeError("headers must be names (str) with values (str or bytes)")
-    return pairs
+
+
+def _says_more(pairs: list[tuple[str, str | bytes]]) -> bool:
+    """Return whether any header is one of CloudEvents."""
+    found = False
+    for name, _ in pairs:
+        if not isinstance(name, str):
+            raise TypeError("headers must be names (str) with values (str or bytes)")
+        found = found or name.startswith("ce_") or name == _CONTENT_TYPE
+    return found
 
 
 def _texts(pairs: Iterable[tuple[str, str | bytes]], is_meant: Callable[[str], bool]) -> dict[str, str]:

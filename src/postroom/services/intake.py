@@ -112,11 +112,15 @@ class Intake:
     def _make_record(
         self, item: Item, lane: Lane, event: Event | bytes | str | Tombstone, key: bytes | None, timestamp: int | None
     ) -> None:
-        if event is TOMBSTONE:
+        original: Event | bytes
+        if type(event) is dict:  # asked first: the usual case
+            original = event
+        elif event is TOMBSTONE:
             self._make_tombstone(item, lane, key, timestamp)
             return
-        original: Event | bytes = event.encode("utf-8", "surrogatepass") if isinstance(event, str) else event
-        item.raw = original if isinstance(original, bytes) else None
+        else:
+            original = event.encode("utf-8", "surrogatepass") if isinstance(event, str) else event
+            item.raw = original if isinstance(original, bytes) else None
         try:
             read = lane.read(original)
         except NotRepresentableError as exc:
