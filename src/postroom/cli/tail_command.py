@@ -107,7 +107,9 @@ def _print(console: "Console", told: dict[str, Any]) -> None:
 
     place = f"{told['topic']}[{told['partition']}] {told['offset']}"
     key = "-" if told["key"] is None else _one_line(told["key"])
-    console.print(Text.assemble((place, "bold"), f"  {told['timestamp'] or '-'}  key {key}"))
+    told_type = dict(told["headers"]).get("ce_type") if told["kind"] in {"event", "tombstone"} else None
+    kind = "" if told_type is None else f"  {_one_line(told_type)}"
+    console.print(Text.assemble((place, "bold"), f"  {told['timestamp'] or '-'}  key {key}{kind}"))
     match told["kind"]:
         case "dead_letter":
             reason = Text.assemble("  ", (told["reason"], "red"), f"  attempt {told['attempts']}")

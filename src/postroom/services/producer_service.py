@@ -295,8 +295,10 @@ class ProducerService:
     ) -> Receipt:
         """Hand in one event; its outcome comes on the receipt.
 
-        `event` is a mapping, or the JSON of one (bytes or text), which is read by the contract. The contract is
-        `event_type`, else the header `ce_type`, else the default contract. `key` replaces the one that the contract
+        `event` is a mapping, or the JSON of one (bytes or text), which is read by the contract. With the headers of a
+        CloudEvent (`content-type: application/cloudevents+json`, or `ce_specversion`) it is one, see docs/inputs.md.
+        The contract is `event_type`, else the CloudEvents type, else the default contract; a topic's name does if only
+        one contract has it. `key` replaces the one that the contract
         names; `event_id` (else the header `ce_id`, else a new UUID version 7) stays the same through every repeat;
         `timestamp` is the record's time in milliseconds since 1970, by default now. `timeout` is the longest wait in
         seconds for pace or for room in the queue; 0 never waits.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,7 @@ from postroom.streaming.kafka_reader import ReadRecord
 from postroom.testing.recording_service import RecordingService
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from postroom.libs.event import Record
@@ -32,8 +33,9 @@ def service(*contracts: Contract, **more: Any) -> RecordingService:
     return RecordingService(contracts or (ORDER, CLICK), config=config)
 
 
-def outcomes(post: RecordingService, file: Path, content: bytes, **options: Any) -> list[Outcome]:
-    file.write_bytes(content)
+def outcomes(post: RecordingService, file: Path, content: bytes | None, **options: Any) -> list[Outcome]:
+    if content is not None:
+        file.write_bytes(content)
     receipts: list[Any] = []
     run = Run(load_config(overrides={}, environ={}), RunOptions(source=str(file), **options), service=post)
     with run:
@@ -142,6 +144,25 @@ class TestCsv:
         rows[7_777] = b'u7777,"7777'
         told = outcomes(service(), tmp_path / "orders.csv", b"\n".join([b"id,cents", *rows]))
         assert [at for at, outcome in enumerate(told) if not isinstance(outcome, Delivered)] == [7_777]
+
+    def test_a_hundred_megabytes_in_one_row_end_as_one_dead_letter_in_bounded_memory(self, tmp_path: Path) -> None:
+        def rows() -> Iterator[bytes]:
+            yield b"id,cents\n"
+            for _ in range(100):
+                yield b"x" * 1_000_000
+            yield b",5\na,1\n"
+
+        file = tmp_path / "orders.csv"
+        with file.open("wb") as out:
+            out.writelines(rows())
+        tracemalloc.start()
+        try:
+            told = outcomes(service(), file, None)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kinds(told) == [DeadLettered, Delivered]
+        assert peak < 96 * 1024 * 1024
 
 
 class TestCloudEvents:
