@@ -163,8 +163,11 @@ class Replay:
 
     def _lane(self, letter: OpenLetter) -> Lane | None:
         lanes = self._service.parts.lanes
-        if letter.letter.event_type is not None:
-            return lanes.get(letter.letter.event_type)
+        event_type = letter.letter.event_type
+        if event_type is None:  # somebody else's dead letter; its record may have been a CloudEvent
+            event_type = dict(letter.letter.headers).get("ce_type", b"").decode(errors="replace") or None
+        if event_type is not None:
+            return lanes.get(event_type)
         # Foreign dead letters do not say their type: the topic knows it, if it holds only one.
         there = [lane for lane in lanes.values() if lane.dead_letter_topic == letter.topic]
         return there[0] if len(there) == 1 else None

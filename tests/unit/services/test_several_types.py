@@ -138,3 +138,16 @@ def test_a_replay_finds_the_contract_of_each_dead_letter_by_its_type() -> None:
         result = Replay(post, Selection()).run(lambda: letters, lambda: 0)
         assert (result.delivered, result.still_failing) == (1, 1)
         assert dict(post.published[0].headers)["ce_type"] == b"refund"
+
+
+def test_somebody_else_s_dead_letter_is_replayed_by_its_ce_type_where_several_share_the_topic() -> None:
+    def letter(*headers: tuple[str, bytes]) -> ReadRecord:
+        return ReadRecord("shop.dlq", 0, 0, b"a", b'{"id": "a"}', (("ce_id", b"1"), *headers), 0)
+
+    with service() as post:
+        told = letter(("ce_specversion", b"1.0"), ("ce_source", b"/x"), ("ce_type", b"order"))
+        assert Replay(post, Selection()).run(lambda: [told], lambda: 0).delivered == 1
+        assert post.published[0].event_type == "order"
+        for unknown in (letter(), letter(("ce_type", b"\xff")), letter(("ce_type", b"parcel"))):
+            read = [unknown]
+            assert Replay(post, Selection()).run(read.copy, lambda: 0).not_rebuildable == 1
