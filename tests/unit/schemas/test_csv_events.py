@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import io
 import json
+import sys
 import uuid
 from decimal import Decimal
 from types import SimpleNamespace
@@ -108,6 +109,14 @@ class TestCells:
         assert found == value
         assert type(found) is type(value)
 
+    def test_a_process_with_a_lower_limit_of_digits_reads_what_it_may(self) -> None:
+        before = sys.get_int_max_str_digits()
+        sys.set_int_max_str_digits(640)
+        try:
+            assert read(f"x\n{'9' * 641}", contract(x="long")) == {"x": "9" * 641}
+        finally:
+            sys.set_int_max_str_digits(before)
+
     def test_a_cell_that_should_be_json_and_is_not_fits_no_type_not_even_string(self) -> None:
         of = contract(x=["null", "long", "string"])
         event = read("x\nplain", of)
@@ -200,6 +209,11 @@ class TestWhereItIs:
             "tags[1]: str in line 2, column 4",
             "device.os: absent in line 5, column 1",
         ]
+
+    def test_what_is_wrong_inside_a_cell_of_json_or_has_no_column_is_located_as_far_as_it_goes(self) -> None:
+        of = contract(id="string", device=DEVICE)
+        assert self.found('id,device\na,"{""os"": 5, ""ram"": 5}"\n', of) == ["device.os: int in line 2, column 2"]
+        assert self.found("id,device.os\na,linux\n", of) == ["device.ram: absent in line 2"]
 
     def test_a_row_without_the_right_cells_says_where_and_why(self) -> None:
         of = contract(id="string", n="long")

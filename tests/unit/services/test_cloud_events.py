@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -267,13 +268,20 @@ class TestBadEnvelopes:
             assert "envelope" in outcome.detail
 
     def test_a_mapping_that_raises_or_has_odd_names_is_refused(self) -> None:
-        class Hostile(dict[str, object]):
-            def keys(self) -> Any:
+        class Hostile(Mapping[str, object]):
+            def __getitem__(self, name: str) -> object:
                 raise RuntimeError("secret")
 
+            def __iter__(self) -> Any:
+                raise RuntimeError("secret")
+
+            def __len__(self) -> int:
+                return 1
+
+        odd: Any
         with service() as post:
             for odd in (Hostile(), {5: "x"}, envelope(data=[1]), envelope(data=object())):
-                outcome = post.publish_event(odd, headers=HEADER).result(5)  # type: ignore[arg-type]
+                outcome = post.publish_event(odd, headers=HEADER).result(5)
                 assert isinstance(outcome, Refused)
                 assert "secret" not in outcome.detail
 
