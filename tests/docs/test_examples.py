@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +14,9 @@ import pytest
 from tests.docs.pages import ROOT, Block, blocks, name, pages
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import CodeType
+
+_FILE_NAME = re.compile(r"# ([a-z_]+/[a-z_]+\.yaml)\n")
 
 # The design notes show signatures, not programs.
 PAGES = [
@@ -27,11 +30,16 @@ def run_page(page: Path) -> None:
     """Run the page's Python blocks one after the other, as one program.
 
     A `text` block that follows a Python block as the next one is what it prints. A block with `file=` is part of that
-    file of the repository, which has a test of its own.
+    file of the repository, which has a test of its own. A YAML block that begins with the name of a file (`# a/b.yaml`)
+    is that file.
     """
     found = blocks(page)
     program: dict[str, object] = {"__name__": "__example__"}
     for block, following in zip_longest(found, found[1:]):
+        if block.language == "yaml" and (named := _FILE_NAME.match(block.text)):
+            file = Path(named[1])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text, encoding="utf-8")
         if block.language != "python" or block.file:
             continue
         printed = io.StringIO()

@@ -16,6 +16,7 @@ from postroom.libs.event import DeadLetterReason, FailedReason, RefusedReason
 from postroom.libs.exceptions import PostroomError
 from postroom.libs.settings_table import sections, settings_table
 from postroom.observability.metric_table import METRIC_TABLE
+from postroom.schemas import csv_events
 from tests.docs.pages import DOCS, ROOT, anchors, commands, links, name, pages, prose
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ def decode_reasons() -> set[str]:
     text = "".join(source for file, source in sources() if file.parent.name == "schemas")
     found = set(re.findall(r"reason=\"(\w+)\"", text))
     found |= set(re.findall(r"_RefusedError\(\s*\"(\w+)\"", text))
+    found |= set(csv_events._PROBLEMS)
     return found | set(re.findall(r"\b_at\(\s*text, [\w.()]+, \"(\w+)\"", text))
 
 

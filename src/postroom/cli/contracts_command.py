@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Draft, check, compare and register contracts.", no_args_is_help=True)
 
 _MAX_LINE_BYTES = 16 * 1024 * 1024
+
+
+class CheckedFormat(StrEnum):
+    """What a file of events to check holds."""
+
+    NDJSON = "ndjson"
+    CSV = "csv"
 
 
 @app.command("list")
@@ -77,7 +85,10 @@ def show(
 def check(
     file: Annotated[Path, typer.Argument(help="The contract's file, or a folder of them.")],
     events: Annotated[
-        Path | None, typer.Argument(help="Events as NDJSON, each checked against the contract; - is stdin.")
+        Path | None, typer.Argument(help="Events as NDJSON or CSV, each checked against the contract; - is stdin.")
+    ] = None,
+    file_format: Annotated[
+        CheckedFormat | None, typer.Option("--format", help="What EVENTS holds; csv if its name ends so, else ndjson.")
     ] = None,
     registry: Registry = None,
     config: ConfigFile = None,
@@ -90,6 +101,7 @@ def check(
 
     Examples: `postroom contracts check contracts/order.yaml`,
     `postroom contracts check contracts/order.yaml events.ndjson`,
+    `postroom contracts check contracts/order.yaml - --format csv`,
     `postroom contracts check contracts/ --registry http://localhost:8081`
     """
     from postroom.libs.exceptions import ConfigurationError
@@ -107,7 +119,10 @@ def check(
     if len(contracts) != 1:
         raise ConfigurationError("events need one contract to be checked against", remedy="name one contract file")
     checked, wrong = 0, 0
-    for number, problems in _check_lines(contracts[0], events):
+    from postroom.services.event_source import format_of
+
+    is_csv = format_of(str(events), None if file_format is None else file_format.value) == "csv"
+    for number, problems in (_check_rows if is_csv else _check_lines)(contracts[0], events):
         checked += 1
         wrong += bool(problems)
         if problems:
@@ -139,9 +154,11 @@ def register(
     from postroom.schemas.data_contracts import find_contract
     from postroom.schemas.registration import register_and_read_back, registration_of
     from postroom.schemas.schema_registry_client import SchemaRegistryClient, subject_name
+    from postroom.schemas.shared_topics import check_shared_topics
 
     settings = settings_from_options(registry=registry, config=config, env=env)
     contracts = _configured(settings)
+    check_shared_topics(contracts.values(), settings)
     chosen = [find_contract(contracts, name) for name in names] if names else list(contracts.values())
     done = []
     with SchemaRegistryClient(settings=settings.schema_registry) as client:
@@ -181,6 +198,7 @@ def _summary(contract: "Contract") -> dict[str, Any]:
         "key": contract.key_field,
         "headers": contract.headers,
         "compatibility": contract.governance.compatibility,
+        "tombstones": contract.tombstones,
         "record": contract.record_name,
         "references": [one.as_json() for one in contract.references],
         "rules": [rule.as_json() for rule in contract.rules],
@@ -250,6 +268,22 @@ def _check_lines(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigurationError(f"{path} cannot be read: {reason}", remedy="name a file of events") from error
+
+
+def _check_rows(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[Violation]]]":
+    """Each row of CSV by the number of its first line, and what is wrong with the event in it."""
+    from postroom.libs.event import Violation
+    from postroom.libs.exceptions import DecodeError
+    from postroom.schemas.event_checker import find_violations
+    from postroom.services.event_source import csv_rows_of
+
+    for event in csv_rows_of(str(path), contract):
+        try:
+            found = find_violations(contract.avro.root, event.read(contract))
+        except DecodeError as error:
+            yield event.row.line, [Violation("", error.reason, "a row of CSV", error.message)]
+            continue
+        yield event.row.line, event.located(found)
 
 
 def _skip_line(stream: Any, line: bytes) -> None:

@@ -70,9 +70,8 @@ def list_letters(
     for each in newest:
         row = _told(each)
         when = row["failed_at"] or "-"
-        sys.stdout.write(
-            f"{row['event_id'] or '-'}  {row['reason']}  attempt {row['attempts']}  {when}  {row['place']}\n"
-        )
+        which = f"{row['event_id'] or '-'}  {printable(row['event_type'] or '-')}"
+        sys.stdout.write(f"{which}  {row['reason']}  attempt {row['attempts']}  {when}  {row['place']}\n")
         for violation in row["violations"][:1]:
             sys.stdout.write(f"    {printable(violation)}\n")
     if newest:
@@ -202,6 +201,7 @@ def _told(each: "OpenLetter") -> dict[str, Any]:
     failed = None if letter.failed_at_ms is None else datetime.fromtimestamp(letter.failed_at_ms / 1000, UTC)
     return {
         "event_id": letter.event_id,
+        "event_type": letter.event_type,
         "place": f"{each.topic}[{each.partition}] {each.offset}",
         "failed_at": None if failed is None else failed.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "attempts": letter.attempts,

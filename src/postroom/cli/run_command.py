@@ -59,7 +59,10 @@ def run(
     ] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Generate the same events again.")] = None,
     source: Annotated[
-        str, typer.Option(metavar="generator|FILE|-", help="Where events come from; files hold one JSON a line.")
+        str,
+        typer.Option(
+            metavar="generator|FILE|-", help="Where events come from; files hold one JSON a line, or CSV (.csv)."
+        ),
     ] = "generator",
     event_type: Annotated[
         str | None, typer.Option("--type", metavar="NAME", help="The contract of the events; else the default one.")

@@ -2,6 +2,7 @@
 
 import sys
 from collections import deque
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,11 +33,24 @@ app = typer.Typer(help="Publish the events of a file or of stdin, one outcome a 
 _OPEN_CAP = 20_000
 
 
+class FileFormat(StrEnum):
+    """What a file holds."""
+
+    NDJSON = "ndjson"
+    CSV = "csv"
+    CLOUDEVENTS = "cloudevents"
+
+
 @app.command()
 def send(
-    source: Annotated[str, typer.Argument(metavar="FILE|-", help="One JSON object a line; - reads standard input.")],
+    source: Annotated[
+        str, typer.Argument(metavar="FILE|-", help="One JSON object a line, or CSV; - reads standard input.")
+    ],
     event_type: Annotated[
         str | None, typer.Option("--type", metavar="NAME", help="The contract of the events; else the default one.")
+    ] = None,
+    file_format: Annotated[
+        FileFormat | None, typer.Option("--format", help="What the file holds; csv if its name ends so, else ndjson.")
     ] = None,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Events per second; no limit if not given.")] = None,
     accepted: Annotated[
@@ -53,6 +67,9 @@ def send(
 ) -> None:
     """Publish the events of a file or of stdin, one outcome a line.
 
+    A file of CSV has the names of the fields in its first row; `cloudevents` is one CloudEvent in JSON a line, which
+    names its own type.
+
     The outcomes come in the order of the input. What breaks its contract goes to the dead letter topic. Contracts must
     be registered (`postroom contracts register`) and topics exist (`postroom topics create`).
 
@@ -61,7 +78,8 @@ def send(
     Exit codes: 0 every event accepted, none left in the spool; 1 some failed, lost or unaccounted; 2 usage or settings;
     3 some refused; 4 all safe but some still spooled; 130 interrupted.
 
-    Examples: `postroom send events.ndjson`, `jq -c .event export.json | postroom send - --type user_event --json`
+    Examples: `postroom send events.ndjson`, `jq -c .event export.json | postroom send - --type user_event --json`,
+    `postroom send orders.csv --type order`
     """
     from postroom.services.producer_main import Run, RunOptions
 
@@ -71,7 +89,13 @@ def send(
     }
     settings = settings_from_options(broker=broker, registry=registry, config=config, env=env, more=more)
     refuse_embedded_with_spool(settings)
-    options = RunOptions(source=source, event_type=event_type, accepted=accepted, drain_timeout_s=drain_timeout)
+    options = RunOptions(
+        source=source,
+        format=None if file_format is None else file_format.value,
+        event_type=event_type,
+        accepted=accepted,
+        drain_timeout_s=drain_timeout,
+    )
     run = Run(settings, options)
     outcomes = _Outcomes(as_json=as_json)
     with run:

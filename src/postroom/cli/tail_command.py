@@ -107,7 +107,9 @@ def _print(console: "Console", told: dict[str, Any]) -> None:
 
     place = f"{told['topic']}[{told['partition']}] {told['offset']}"
     key = "-" if told["key"] is None else _one_line(told["key"])
-    console.print(Text.assemble((place, "bold"), f"  {told['timestamp'] or '-'}  key {key}"))
+    told_type = dict(told["headers"]).get("ce_type") if told["kind"] in {"event", "tombstone"} else None
+    kind = "" if told_type is None else f"  {_one_line(told_type)}"
+    console.print(Text.assemble((place, "bold"), f"  {told['timestamp'] or '-'}  key {key}{kind}"))
     match told["kind"]:
         case "dead_letter":
             reason = Text.assemble("  ", (told["reason"], "red"), f"  attempt {told['attempts']}")
@@ -118,6 +120,8 @@ def _print(console: "Console", told: dict[str, Any]) -> None:
             console.print(Text(_one_line(told["damage"], "  ") if told["damage"] else _one_line(told["event"], "  ")))
         case "marker":
             console.print(Text(f"  settles the dead letters of event {_one_line(told['settles'])}"))
+        case "tombstone":
+            console.print("  no value (a tombstone)")
         case "bytes":
             console.print(Text(f"  {told['bytes']} bytes not decoded: {_one_line(told['problem'])}", style="yellow"))
             for name, value in told["headers"]:

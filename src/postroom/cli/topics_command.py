@@ -36,6 +36,7 @@ def create(
     Examples: `postroom topics create`, `postroom topics create user_event --partitions 6 --replication 3`
     """
     from postroom.schemas.data_contracts import configured_contracts, find_contract
+    from postroom.schemas.shared_topics import check_shared_topics
     from postroom.services.topics import topic_specs
     from postroom.streaming.kafka_admin import KafkaAdmin
     from postroom.streaming.librdkafka_settings import client_settings
@@ -43,8 +44,11 @@ def create(
     settings = settings_from_options(broker=broker, config=config, env=env)
     refuse_embedded(settings)
     contracts = configured_contracts(settings.contracts.path)
+    check_shared_topics(contracts.values(), settings)
     chosen = [find_contract(contracts, name) for name in names] if names else list(contracts.values())
-    specs = topic_specs(chosen, settings, partitions=partitions, replication=replication)
+    wanted = {spec.name for spec in topic_specs(chosen, settings)}
+    every = topic_specs(contracts.values(), settings, partitions=partitions, replication=replication)
+    specs = [spec for spec in every if spec.name in wanted]  # what a shared topic needs, another contract may say
     results = KafkaAdmin(client_settings(settings)).create_topics(specs)
     if as_json:
         write_json({"topics": [_told(result) for result in results]})

@@ -85,6 +85,7 @@ class RefusedReason(StrEnum):
     RULE_FAILED = "rule_failed"
     NOT_REPRESENTABLE = "not_representable"
     INVALID_METADATA = "invalid_metadata"
+    TOMBSTONE_NOT_ALLOWED = "tombstone_not_allowed"
     SPOOL_FULL = "spool_full"
     SPOOL_UNAVAILABLE = "spool_unavailable"
 

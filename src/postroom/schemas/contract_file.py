@@ -13,6 +13,7 @@ from postroom.libs.setting_formats import FormatError, contract_name, topic_name
 from postroom.schemas.contract_governance import KEYS as GOVERNANCE_KEYS
 from postroom.schemas.contract_governance import Governance, read_governance
 from postroom.schemas.contract_metadata import Metadata, read_metadata
+from postroom.schemas.contract_tombstones import TOMBSTONES_KEY, read_tombstones
 from postroom.schemas.json_reader import read_json
 from postroom.schemas.rule_set import read_rule_set
 from postroom.schemas.schema_references import Reference, read_references
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _KEYS: Final = (
     "name", "version", "description", "owner", "topic", "dead_letter_topic", "key", "headers", "schema", "schema_file",
     *GOVERNANCE_KEYS,
-    "references", "metadata", "ruleSet", "known_bad",
+    "references", "metadata", "ruleSet", "known_bad", TOMBSTONES_KEY,
 )  # fmt: skip
 _TOPIC_KEYS: Final = ("name", "partitions", "replication", "retention")
 _MAX_SCHEMA_BYTES: Final = 1024 * 1024
@@ -56,6 +57,7 @@ class ContractText:
     description: str = ""
     headers: HeadersMode = "minimal"
     governance: Governance = field(default_factory=Governance)
+    tombstones: bool = False
     schema: dict[str, Any] = field(default_factory=dict)
     schema_is_missing: bool = False
     references: tuple[Reference, ...] = ()
@@ -67,7 +69,7 @@ class ContractText:
 
     def wrong(self, key: str, text: str, remedy: str, path: tuple[str | int, ...] = ()) -> None:
         """Note a problem; `path` leads to its line, as far as the file has one for it."""
-        line = _line(self.root, path)
+        line = line_of(self.root, path)
         place = f"{self.source}:{line}" if line else self.source
         self.problems.append(
             f"{place}: {key} {text}. {remedy[0].upper()}{remedy[1:]}{'' if remedy[-1] in '?.' else '.'}"
@@ -79,8 +81,8 @@ class ContractText:
             raise InvalidContractError("\n".join(self.problems))
 
 
-def _line(root: Node | None, path: tuple[str | int, ...]) -> int:
-    """The line of the deepest part of the path that the file has."""
+def line_of(root: Node | None, path: tuple[str | int, ...]) -> int:
+    """The line of the deepest part of the path that the file has; 0 without a file."""
     if root is None:
         return 0
     node = root
@@ -133,6 +135,7 @@ class _FileReader:
         text.key_field = self._get(self._root, ("key",), str)
         text.governance = read_governance(text, self._root)
         self._headers()
+        read_tombstones(text, self._root)
         self._topics()
         self._schema()
         listed = self._root.get("references")

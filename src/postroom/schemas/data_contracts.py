@@ -20,6 +20,7 @@ from postroom.schemas.contract_metadata import FieldTags, Metadata, tags_of_fiel
 from postroom.schemas.contract_schema import checked_schema
 from postroom.schemas.rule_compiler import checked_rules
 from postroom.schemas.schema_references import Reference, with_references
+from postroom.schemas.shared_topics import disagreements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,9 +44,9 @@ class Contract:
     -1, and `retention_ms` is None, where the cluster's defaults shall do; a `retention_ms` of -1 means for ever.
     `dead_letter_topic` is None where the contract names none: then it is the topic with `dead_letters.suffix` behind.
     `rules` are all of its rules, `conditions` runs those that are for writing; it is None where there are none.
-    `governance` is what it says about its versions. `schema` is the Avro schema in JSON form (not to be changed) with
-    all that it refers to in it, `schema_json` its canonical text for the registry, without the types that stand under
-    subjects of their own: those are `references`.
+    `tombstones` says whether records without a value may be published, `governance` what it says about its versions.
+    `schema` is the Avro schema in JSON form (not to be changed) with all that it refers to in it, `schema_json` its
+    canonical text for the registry, without the types that stand under subjects of their own: those are `references`.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Contract:
     rules: tuple[Rule, ...] = ()
     conditions: Conditions | None = field(default=None, repr=False, compare=False)
     field_tags: FieldTags = field(default_factory=dict, repr=False, compare=False)
+    tombstones: bool = False
 
     def __hash__(self) -> int:
         return hash((self.name, self.version, self.schema_json))
@@ -94,7 +96,8 @@ def load_contract(path: str | Path) -> Contract:
 def load_contracts(paths: Iterable[str | Path]) -> dict[str, Contract]:
     """The contracts in files and folders by name; of a folder those ending in .yaml, .yml or .json.
 
-    Raises InvalidContractError with what is wrong in all of them, also where two have one name or a folder has none.
+    Raises InvalidContractError with what is wrong in all of them, also where two have one name, where those of one
+    topic disagree about it, or a folder has none.
     """
     contracts: dict[str, Contract] = {}
     wrong: list[str] = []
@@ -107,6 +110,7 @@ def load_contracts(paths: Iterable[str | Path]) -> dict[str, Contract]:
         other = contracts.setdefault(contract.name, contract)
         if other is not contract:
             wrong.append(f"{path}: name is {contract.name}, as in {other.source}. Give each contract its own name.")
+    wrong += disagreements(contracts.values())
     if wrong:
         raise InvalidContractError("\n".join(wrong))
     return contracts
@@ -200,4 +204,5 @@ def _contract(text: ContractText) -> Contract:
         rules=text.rules,
         conditions=conditions,
         field_tags=field_tags,
+        tombstones=text.tombstones,
     )

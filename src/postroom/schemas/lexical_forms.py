@@ -44,6 +44,12 @@ def from_json(schema: Schema, data: object) -> Any:
     return data if read is None else read(data, 1)
 
 
+def reader_of(node: Node) -> Callable[[object], object]:
+    """`from_json` for the values of one node."""
+    read = _Readers().of(node)
+    return (lambda data: data) if read is None else (lambda data: read(data, 1))
+
+
 def to_json(schema: Schema, event: object) -> Any:
     """The JSON form of a valid event: dicts, lists, str, int, float, bool and None only.
 

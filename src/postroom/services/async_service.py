@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from postroom.libs.event import RefusedReason
+from postroom.services.item import TOMBSTONE
 from postroom.services.producer_service import OVERFLOW_S, ProducerService, checked_timeout
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from postroom.libs.event import Event, Outcome
-    from postroom.services.item import Item
+    from postroom.services.item import Item, Tombstone
     from postroom.services.lane import HeadersInput
     from postroom.services.receipt import Receipt
 
@@ -69,7 +70,31 @@ class AsyncProducerService:
         `timeout` bounds the waiting for pace and room only. An event that is on its way stays on its way when the
         await is cancelled; cancelled while it waits for its pace, it is refused and never sent.
         """
-        patience_s = checked_timeout(timeout)
+        return await self._publish(event, event_type, key, event_id, timestamp, headers, checked_timeout(timeout))
+
+    async def publish_tombstone(
+        self,
+        key: str | bytes,
+        *,
+        event_type: str | None = None,
+        event_id: str | None = None,
+        timestamp: int | None = None,
+        headers: HeadersInput | None = None,
+        timeout: float = 5.0,  # noqa: ASYNC109 - as in publish_event
+    ) -> Outcome:
+        """Hand in a record without a value and wait for its outcome; see `ProducerService.publish_tombstone`."""
+        return await self._publish(TOMBSTONE, event_type, key, event_id, timestamp, headers, checked_timeout(timeout))
+
+    async def _publish(
+        self,
+        event: Event | bytes | str | Tombstone,
+        event_type: str | None,
+        key: str | bytes | None,
+        event_id: str | None,
+        timestamp: int | None,
+        headers: HeadersInput | None,
+        patience_s: float,
+    ) -> Outcome:
         service = self.service
         if not service.running:
             await self.start()

@@ -13,6 +13,7 @@ from postroom.libs.exceptions import EventError, PostroomError
 from postroom.libs.logger import get_logger, limited
 from postroom.schemas.avro_codec import unframe
 from postroom.schemas.privacy import LEFT_OUT
+from postroom.services.cloud_events import without_what_is_said_anew
 from postroom.services.marks import CONTRACT_LABEL, REASON_LABEL, TOPIC_LABEL, TYPE_LABEL, marked
 from postroom.streaming.dead_letter_format import is_hidden
 from postroom.streaming.dead_letter_queue import Stage, dead_letter_record
@@ -119,20 +120,20 @@ class Carried:
         config = self._parts.config
         event_type = labels.get(TYPE_LABEL, b"").decode() or None
         lane = self._parts.lanes.get(event_type or "")
-        value = record.value or b""
-        event: Event | bytes = value
+        event: Event | bytes | None = record.value
         schema_id: int | None = None
         is_known = False
         with contextlib.suppress(EventError):  # what nobody can decode is kept as it is: its bytes say all
-            schema_id = unframe(value)[0]
+            schema_id = None if record.value is None else unframe(record.value)[0]
             # Another version of the contract may decode it to something else, and not notice.
             if lane is not None and (CONTRACT_LABEL, labels.get(CONTRACT_LABEL)) in lane.labels:
-                event = lane.decode(value)
+                if record.value is not None:
+                    event = lane.decode(record.value)
                 is_known = True
         privacy = ""
         if lane is not None and is_known:
             event, privacy = lane.to_keep(event)
-        elif config.dead_letters.hides:  # whose fields these are nobody knows here
+        elif config.dead_letters.hides and event is not None:  # whose fields these are nobody knows here
             event, privacy = b"", LEFT_OUT
         return dead_letter_record(
             event,
@@ -144,7 +145,7 @@ class Carried:
             now_ms=self._clock.time_ms(),
             event_type=event_type,
             key=record.key,
-            headers=record.headers,
+            headers=without_what_is_said_anew(record.headers),
             contract=labels.get(CONTRACT_LABEL, b"").decode() or None,
             schema_id=schema_id,
             attempts=record.attempt,

@@ -14,6 +14,7 @@ from postroom.schemas.contract_copies import ContractCopies, copies_folder
 from postroom.schemas.data_contracts import configured_contracts
 from postroom.schemas.schema_registry_client import SchemaRegistryClient
 from postroom.schemas.schema_validator import SchemaValidator
+from postroom.schemas.shared_topics import check_shared_topics, topics_with_several_types
 from postroom.services.dispatcher import Dispatcher
 from postroom.services.lane import Lane
 from postroom.services.registry_asking import Askers, Bounded
@@ -176,6 +177,8 @@ class Components:
                 f"contracts.default is {default}, which is none of the contracts {', '.join(sorted(contracts))}",
                 remedy="name one of them, or add its file to contracts.path",
             )
+        check_shared_topics(contracts.values(), self.config)
+        shared = topics_with_several_types(contracts.values(), self.config.topic)
         validator = SchemaValidator(contracts)
         for contract in contracts.values():
             lane = self.lanes[contract.name] = Lane(
@@ -183,6 +186,7 @@ class Components:
                 self.config,
                 validator=validator,
                 book=self._ledger.book(contract.topic),
+                shares_topic=self.config.topic(contract.topic) in shared,
             )
             self._check_key(lane)
         ids = self._schema_ids = SchemaIds(

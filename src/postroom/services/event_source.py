@@ -1,18 +1,25 @@
-"""Where the events of a run come from: the generator, a file of NDJSON, or standard input."""
+"""Where the events of a run come from: the generator, a file of NDJSON or CSV, or standard input."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 from postroom.generators.dummy_data_generator import DummyDataGenerator
-from postroom.libs.exceptions import ConfigurationError
+from postroom.libs.exceptions import ConfigurationError, DecodeError
+from postroom.schemas.csv_events import csv_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from postroom.libs.event import Event
+    from postroom.schemas.csv_events import CsvEvent
+    from postroom.schemas.data_contracts import Contract
+
+
+Format: TypeAlias = Literal["ndjson", "csv", "cloudevents"]
+"""What a file of events holds: a JSON object a line, rows of CSV, or a CloudEvent in JSON a line."""
 
 LINE_CAP_BYTES = 32 * 1024 * 1024
 """A longer line is cut here: it cannot be an event, and its beginning is kept as a dead letter."""
@@ -32,18 +39,40 @@ def lines_of(source: str) -> Iterator[bytes]:
     """
     if source == "-":
         return _lines(sys.stdin.buffer)
-    return _file_lines(Path(source))
+    return _lines(_opened(Path(source)), close=True)
 
 
-def _file_lines(path: Path) -> Iterator[bytes]:
+def format_of(source: str, said: Format | None = None) -> Format:
+    """Return the format that was said, else the one that the ending of the file's name says."""
+    return said or ("csv" if source.lower().endswith(".csv") else "ndjson")
+
+
+def csv_rows_of(source: str, contract: Contract) -> Iterator[CsvEvent]:
+    """Yield the rows of a CSV file, or of standard input for `-`.
+
+    Raises ConfigurationError for a file that cannot be opened, or whose header does not fit the contract.
+    """
+    file = sys.stdin.buffer if source == "-" else _opened(Path(source))
     try:
-        file = path.open("rb")
+        try:
+            rows = csv_events(file, contract)
+        except DecodeError as exc:
+            what = f"{source}, for the contract {contract.name}: {exc.message}"
+            raise ConfigurationError(what, remedy=exc.remedy) from exc
+        yield from rows
+    finally:
+        if source != "-":
+            file.close()
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
     except OSError as exc:
         raise ConfigurationError(
             f"cannot read events from {path}: {exc.strerror or type(exc).__name__}",
-            remedy="name a file of one JSON object a line, or - for standard input",
+            remedy="name a file of events, or - for standard input",
         ) from exc
-    return _lines(file, close=True)
 
 
 def _lines(file: BinaryIO, *, close: bool = False) -> Iterator[bytes]:

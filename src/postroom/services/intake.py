@@ -15,10 +15,13 @@ from postroom.libs.event import (
     is_event_id,
 )
 from postroom.libs.exceptions import DecodeError, NotRepresentableError
+from postroom.schemas.csv_events import CsvEvent
 from postroom.schemas.rule_set import RuleAction
 from postroom.schemas.rules import strictest
-from postroom.services.item import Item
-from postroom.services.lane import HeadersInput, Lane, MetadataError, checked_headers, key_bytes
+from postroom.services.addressing import by_all_names, unknown_type
+from postroom.services.cloud_events import LAST_TIMESTAMP_MS, HandedIn, record_headers, taken_apart
+from postroom.services.item import TOMBSTONE, Item, Tombstone
+from postroom.services.lane import HeadersInput, Lane, MetadataError, key_bytes
 from postroom.services.receipt import Receipt
 from postroom.streaming.dead_letter_format import OWN_HEADER_BYTES, Stage
 
@@ -29,11 +32,9 @@ if TYPE_CHECKING:
     from postroom.services.ledger import Ledger
     from postroom.services.settlement import Settlement
 
-_EVENT_KINDS = (Mapping, bytes, str)
+_EVENT_KINDS = (Mapping, bytes, str, Tombstone)
 _KEY_KINDS = (str, bytes)
 _TOLD_VIOLATIONS = 5
-_LAST_TIMESTAMP_MS = 253_402_300_799_999
-"""The end of the year 9999: later times are mistaken units, and tools around Kafka cannot show them."""
 
 
 class Intake:
@@ -41,6 +42,7 @@ class Intake:
 
     def __init__(self, parts: Components, ledger: Ledger, settlement: Settlement, clock: Clock) -> None:
         self._parts = parts
+        self._lanes = by_all_names(parts.lanes)
         self._on_report = parts.dispatcher.on_report
         self._default = parts.config.contracts.default
         self._max_header_bytes = parts.config.dead_letters.max_header_bytes - OWN_HEADER_BYTES
@@ -52,7 +54,7 @@ class Intake:
 
     def admit(
         self,
-        event: Event | bytes | str,
+        event: Event | bytes | str | Tombstone,
         event_type: str | None,
         key: str | bytes | None,
         event_id: str | None,
@@ -72,11 +74,13 @@ class Intake:
         if headers or key is not None or event_id is not None or timestamp is not None:
             try:
                 if headers:
-                    event_type, event_id, user_headers = self._from_headers(headers, event_type, event_id)
+                    given = HandedIn(event, event_type, key, event_id, timestamp)
+                    given = taken_apart(given, headers, self._max_header_bytes)
+                    event, event_type, key, event_id, timestamp, user_headers = given
                 key_sent = _checked_metadata(key, event_id, timestamp)
             except MetadataError as exc:
                 problem, event_id = str(exc), None
-        lane = self._parts.lanes.get(event_type or self._default)
+        lane = self._lanes.get(event_type or self._default)
         if event_id is None:
             with self._id_lock:
                 event_id = self._ids.next(self._clock.time_ms())
@@ -90,7 +94,7 @@ class Intake:
                 item.lane = lane
                 self._make_record(item, lane, event, key_sent, timestamp)
             else:
-                self._refuse(item, lane, problem)
+                self._refuse(item, lane, problem, event_type)
         except Exception as exc:  # noqa: BLE001 - a defect of ours must not lose the event: it fails, and says so
             self._settlement.fail_for_defect(item, "admit", exc)
         except BaseException as exc:  # a signal handler's, Ctrl-C for one: it goes on up, the books stay right
@@ -99,42 +103,27 @@ class Intake:
             raise
         return item
 
-    def _from_headers(
-        self, headers: HeadersInput, event_type: str | None, event_id: str | None
-    ) -> tuple[str | None, str | None, Headers]:
-        """Take type and id out of CloudEvents headers, where the arguments do not say them; return the rest as sent."""
-        own: dict[str, str] = {}
-        pairs = _header_pairs(headers)
-        for name in ("ce_type", "ce_id"):
-            values = [value for header, value in pairs if header == name]
-            if len(values) > 1:
-                raise MetadataError(f"the header {name} stands there {len(values)} times")
-            if values:
-                if not isinstance(values[0], str | bytes):
-                    raise TypeError(f"the header {name} must be str or bytes, not {type(values[0]).__name__}")
-                try:
-                    own[name] = values[0].decode() if isinstance(values[0], bytes) else values[0]
-                except UnicodeDecodeError:
-                    raise MetadataError(f"the header {name} is not valid text") from None
-        rest = checked_headers(
-            [(header, value) for header, value in pairs if header not in own], self._max_header_bytes
-        )
-        return event_type or own.get("ce_type"), event_id or own.get("ce_id"), rest
-
-    def _refuse(self, item: Item, lane: Lane | None, problem: str) -> None:
+    def _refuse(self, item: Item, lane: Lane | None, problem: str, event_type: str | None) -> None:
         if problem:
             self._settlement.refuse(item, RefusedReason.INVALID_METADATA, detail=problem)
         elif lane is None:
-            known = ", ".join(sorted(self._parts.lanes)) or "none"
-            self._settlement.refuse(item, RefusedReason.UNKNOWN_EVENT_TYPE, detail=f"known contracts: {known}")
+            detail = unknown_type(self._parts.lanes, event_type)
+            self._settlement.refuse(item, RefusedReason.UNKNOWN_EVENT_TYPE, detail=detail)
         else:
             self._settlement.refuse(item, RefusedReason.CONTRACT_UNAVAILABLE, 1.0, lane.closed_because)
 
     def _make_record(
-        self, item: Item, lane: Lane, event: Event | bytes | str, key: bytes | None, timestamp: int | None
+        self, item: Item, lane: Lane, event: Event | bytes | str | Tombstone, key: bytes | None, timestamp: int | None
     ) -> None:
-        original: Event | bytes = event.encode("utf-8", "surrogatepass") if isinstance(event, str) else event
-        item.raw = original if isinstance(original, bytes) else None
+        original: Event | bytes
+        if type(event) is dict:  # asked first: the usual case
+            original = event
+        elif event is TOMBSTONE:
+            self._make_tombstone(item, lane, key, timestamp)
+            return
+        else:
+            original = event.encode("utf-8", "surrogatepass") if isinstance(event, str) else event
+            item.raw = original if isinstance(original, bytes) else None
         try:
             read = lane.read(original)
         except NotRepresentableError as exc:
@@ -148,14 +137,16 @@ class Intake:
             key = lane.key_of(read)
         value = lane.encode(read)
         if value is None:
-            reason, found = DeadLetterReason.VALIDATION_FAILED, tuple(lane.violations(read))
+            reason, found = DeadLetterReason.VALIDATION_FAILED, tuple(lane.violations(read, original))
             self._settlement.make_dead_letter(item, original, reason, Stage.VALIDATE, key=key, violations=found)
             return
         if lane.conditions is not None and self._breaks_rules(item, lane, original, read, key):
             return
         now_ms = self._clock.time_ms() if timestamp is None else timestamp
         event_id = item.receipt.event_id
-        headers = (*lane.headers(event_id, now_ms, item.attempt), *item.user_headers)
+        headers = lane.headers(event_id, now_ms, item.attempt)
+        if item.user_headers:
+            headers = record_headers(headers, item.user_headers, whole_binding=lane.is_cloudevent)
         item.record = Record(lane.topic, key, value, headers, event_id, now_ms, item.attempt)
 
     def _breaks_rules(self, item: Item, lane: Lane, original: Event | bytes, read: object, key: bytes | None) -> bool:
@@ -169,6 +160,8 @@ class Intake:
         if action is RuleAction.NONE:
             return False
         found = tuple(failure.violation for failure in failures if failure.rule.action is not RuleAction.NONE)
+        if type(original) is CsvEvent:
+            found = tuple(original.located(found))
         if action is RuleAction.ERROR:
             detail = "; ".join(map(str, found[:_TOLD_VIOLATIONS]))
             self._settlement.refuse(item, RefusedReason.RULE_FAILED, detail=detail)
@@ -177,11 +170,24 @@ class Intake:
             self._settlement.make_dead_letter(item, original, reason, Stage.VALIDATE, key=key, violations=found)
         return True
 
+    def _make_tombstone(self, item: Item, lane: Lane, key: bytes | None, timestamp: int | None) -> None:
+        if not lane.contract.tombstones:
+            detail = f"the contract {lane.name} takes no tombstones: its file would have to say tombstones: true"
+            self._settlement.refuse(item, RefusedReason.TOMBSTONE_NOT_ALLOWED, detail=detail)
+            return
+        now_ms = self._clock.time_ms() if timestamp is None else timestamp
+        event_id = item.receipt.event_id
+        headers = lane.tombstone_headers(event_id, now_ms, item.attempt)
+        headers = record_headers(headers, item.user_headers, whole_binding=lane.is_cloudevent)
+        item.record = Record(lane.topic, key, None, headers, event_id, now_ms, item.attempt)
+
 
 def _check_kinds(event: object, event_type: object, key: object, event_id: object, timestamp: object) -> None:
     # Asked for every event: exact types first, and tuples, since `A | B` makes a new object at each call.
     if type(event) is not dict and not isinstance(event, _EVENT_KINDS):
         raise TypeError(f"an event is a mapping, or JSON in bytes or text, not {type(event).__name__}")
+    if event is TOMBSTONE and key is None:
+        raise TypeError("a tombstone needs a key (str or bytes)")
     if event_type is not None and not isinstance(event_type, str):
         raise TypeError(f"event_type must be str, not {type(event_type).__name__}")
     if event_id is not None and not isinstance(event_id, str):
@@ -192,17 +198,10 @@ def _check_kinds(event: object, event_type: object, key: object, event_id: objec
         raise TypeError(f"timestamp must be int (milliseconds since 1970), not {type(timestamp).__name__}")
 
 
-def _header_pairs(headers: HeadersInput) -> list[tuple[str, str | bytes]]:
-    try:
-        return [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
-    except ValueError:
-        raise TypeError("headers must be a mapping, or pairs of a name and a value") from None
-
-
 def _checked_metadata(key: str | bytes | None, event_id: str | None, timestamp: int | None) -> bytes | None:
     """Return the key as bytes; MetadataError for a key, id or time that no record can carry."""
     if event_id is not None and not is_event_id(event_id):
         raise MetadataError("event_id must be 1 to 256 visible ASCII characters without spaces")
-    if timestamp is not None and not 0 <= timestamp <= _LAST_TIMESTAMP_MS:
+    if timestamp is not None and not 0 <= timestamp <= LAST_TIMESTAMP_MS:
         raise MetadataError("timestamp must be milliseconds since 1970, up to the year 9999")
     return None if key is None else key_bytes(key)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, Final
 
 from postroom.libs.exceptions import ReceiptTimeoutError, SpoolError
 
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from postroom.services.receipt import Receipt
     from postroom.streaming.publisher import Report
     from postroom.streaming.spool.group_commit import Ticket
+
+
+class Tombstone(Enum):
+    """What is handed in for a record without a value. Not None: that is what a forgotten `return` gives."""
+
+    TOMBSTONE = "tombstone"
+
+
+TOMBSTONE: Final = Tombstone.TOMBSTONE
 
 
 class Item:

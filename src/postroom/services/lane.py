@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from postroom.libs.event import Violation
 from postroom.libs.exceptions import DecodeError, NotRepresentableError
 from postroom.schemas.avro_codec import frame, unframe
+from postroom.schemas.csv_events import CsvEvent
 from postroom.schemas.json_reader import from_json, read_json
 from postroom.schemas.privacy import LEFT_OUT, mask_of
+from postroom.services.item import TOMBSTONE
 from postroom.services.marks import CONTRACT_LABEL, TOPIC_LABEL, TYPE_LABEL
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from postroom.libs.event import Event, Headers
     from postroom.schemas.data_contracts import Contract
     from postroom.schemas.schema_validator import SchemaValidator
+    from postroom.services.item import Tombstone
     from postroom.services.ledger import Book
 
 HeadersInput = Mapping[str, "str | bytes"] | tuple[tuple[str, "str | bytes"], ...] | list[tuple[str, "str | bytes"]]
@@ -28,6 +31,7 @@ HeadersInput = Mapping[str, "str | bytes"] | tuple[tuple[str, "str | bytes"], ..
 
 _RESERVED = ("ce_", "dlq.", "__connect.", "x-attempt", "content-type")
 _MAX_HEADERS = 100
+_ABOUT_DATA = ("ce_dataschema", "content-type")
 
 
 class MetadataError(Exception):
@@ -47,6 +51,7 @@ def dead_letter_topic(contract: Contract, config: Config) -> str:
 class Lane:
     """The way of the events of one contract: check, encode, address.
 
+    `shares_topic` says that the topic holds other types too: then every record names its own.
     `schema_id` is None until the registry has named it, and when it is too old; then nothing passes, and
     `closed_because` says why.
     """
@@ -62,6 +67,7 @@ class Lane:
         "conditions",
         "contract",
         "dead_letter_topic",
+        "is_cloudevent",
         "key_field",
         "labels",
         "mask",
@@ -70,7 +76,9 @@ class Lane:
         "topic",
     )
 
-    def __init__(self, contract: Contract, config: Config, *, validator: SchemaValidator, book: Book) -> None:
+    def __init__(
+        self, contract: Contract, config: Config, *, validator: SchemaValidator, book: Book, shares_topic: bool = False
+    ) -> None:
         self.contract = contract
         self.name = contract.name
         self.topic = config.topic(contract.topic)
@@ -90,12 +98,13 @@ class Lane:
         self._codec = contract.codec
         self._prefix = b""
         self._source = config.producer.client_id
-        self._fixed_headers: Headers = ()
+        self.is_cloudevent = contract.headers == "cloudevents"
+        self._fixed_headers: Headers = (("ce_type", self.name.encode()),) if shares_topic else ()
 
     def use_schema_id(self, schema_id: int, registry_url: str = "") -> None:
         """Open the lane: from now on records carry this schema id; `registry_url` says where it can be looked up."""
         self._prefix = frame(schema_id)
-        if self.contract.headers == "cloudevents":
+        if self.is_cloudevent:
             self._fixed_headers = (
                 ("ce_specversion", b"1.0"),
                 ("ce_type", self.name.encode()),
@@ -113,20 +122,29 @@ class Lane:
     def headers(self, event_id: str, timestamp_ms: int, attempt: int) -> Headers:
         """Return postroom's own headers of a record: `ce_id` always, the rest of CloudEvents where the contract asks.
 
-        CloudEvents 1.0, Kafka protocol binding, binary mode. Each header costs about 0.5 us inside the client library.
+        `ce_type` also where the topic holds several types. CloudEvents 1.0, Kafka protocol binding, binary mode. Each
+        header costs about 0.5 us inside the client library.
         """
         own: Headers = (("ce_id", event_id.encode()),)
         if self._fixed_headers:
+            own = (*own, *self._fixed_headers)
+        if self.is_cloudevent:
             moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds")
-            own = (*own, *self._fixed_headers, ("ce_time", moment.replace("+00:00", "Z").encode()))
+            own = (*own, ("ce_time", moment.replace("+00:00", "Z").encode()))
         return own if attempt == 1 else (*own, ("x-attempt", str(attempt).encode()))
 
-    def read(self, event: Event | bytes) -> object:
-        """Return what is to be checked: a mapping as a dict, JSON read by the contract.
+    def tombstone_headers(self, event_id: str, timestamp_ms: int, attempt: int) -> Headers:
+        """Return postroom's own headers of a record without a value: those of any record that do not describe data."""
+        return tuple(pair for pair in self.headers(event_id, timestamp_ms, attempt) if pair[0] not in _ABOUT_DATA)
 
-        Raises DecodeError for what is no JSON, NotRepresentableError for a mapping that cannot be read.
+    def read(self, event: Event | bytes) -> object:
+        """Return what is to be checked: a mapping as a dict, JSON or a row of CSV read by the contract.
+
+        Raises DecodeError for what is none of these, NotRepresentableError for a mapping that cannot be read.
         """
         if isinstance(event, bytes):
+            if type(event) is CsvEvent:
+                return event.read(self.contract)
             return from_json(self.contract, read_json(event))
         # The check takes exactly dicts, inside an event as well; only its own container may be any mapping.
         if type(event) is dict:
@@ -136,13 +154,17 @@ class Lane:
         except Exception as exc:
             raise NotRepresentableError(f"the mapping raised {type(exc).__name__} when it was read") from exc
 
-    def problems(self, event: Event | bytes) -> list[Violation]:
+    def problems(self, event: Event | bytes | Tombstone) -> list[Violation]:
         """Return every reason why the event cannot be published as it is; none for an event that can."""
+        if event is TOMBSTONE:
+            allowed = self.contract.tombstones
+            return [] if allowed else [Violation("", "tombstone_not_allowed", "tombstones: true", "no value")]
         try:
             read = self.read(event)
         except DecodeError as exc:
-            return [Violation("", exc.reason, "the JSON of one event", exc.message)]
-        return self.violations(read)
+            expected = "a row of CSV" if type(event) is CsvEvent else "the JSON of one event"
+            return [Violation("", exc.reason, expected, exc.message)]
+        return self.violations(read, event)
 
     def encode(self, event: object) -> bytes | None:
         """Return the record's value (schema id and Avro body), or None for an event that breaks the contract."""
@@ -153,13 +175,20 @@ class Lane:
         event: dict[str, object] = self._codec.decode(unframe(value)[1])
         return event
 
-    def violations(self, event: object) -> list[Violation]:
-        """Return every way in which the event breaks the contract, its rules included."""
-        return self._validator.validate(self.name, event)
+    def violations(self, event: object, handed_in: object = None) -> list[Violation]:
+        """Return every way in which the event breaks the contract, its rules included.
 
-    def to_keep(self, event: Event | bytes) -> tuple[Event | bytes, str]:
-        """Return what of the event may stand in a dead letter, and what was done to it: "" for nothing."""
-        if self.mask is None:
+        If it was a row of CSV, each with line and column.
+        """
+        found = self._validator.validate(self.name, event)
+        return handed_in.located(found) if type(handed_in) is CsvEvent else found
+
+    def to_keep(self, event: Event | bytes | None) -> tuple[Event | bytes | None, str]:
+        """Return what of the event may stand in a dead letter, and what was done to it: "" for nothing.
+
+        None is a tombstone, which has nothing to hide.
+        """
+        if self.mask is None or event is None:
             return event, ""
         masked = self.mask.masked(event)
         return (b"", LEFT_OUT) if masked is None else (masked, self.mask.privacy)
@@ -189,8 +218,8 @@ def key_bytes(key: str | bytes) -> bytes:
         raise MetadataError("the key is not valid text") from None
 
 
-def checked_headers(headers: HeadersInput, max_bytes: int) -> Headers:
-    """Return the caller's headers as Kafka takes them.
+def checked_headers(headers: HeadersInput, max_bytes: int, beside: Headers = ()) -> Headers:
+    """Return the caller's headers as Kafka takes them; those that go `beside` them count for number and size.
 
     Raises TypeError for a wrong type, MetadataError for more than 100 headers or `max_bytes` bytes of names and values
     (a dead letter must have room for them beside its own), an empty, long or reserved name
@@ -209,8 +238,8 @@ def checked_headers(headers: HeadersInput, max_bytes: int) -> Headers:
             checked.append((name, value.encode() if isinstance(value, str) else value))
         except UnicodeEncodeError:
             raise MetadataError("a header is not valid text") from None
-    if len(checked) > _MAX_HEADERS:
+    if len(checked) + len(beside) > _MAX_HEADERS:
         raise MetadataError(f"more than {_MAX_HEADERS} headers")
-    if sum(len(name.encode()) + len(value) for name, value in checked) > max_bytes:
+    if sum(len(name.encode()) + len(value) for name, value in (*beside, *checked)) > max_bytes:
         raise MetadataError(f"headers of more than {max_bytes} bytes, see dead_letters.max_header_bytes")
     return tuple(checked)

@@ -9,14 +9,17 @@ import math
 import signal
 import sys
 import threading
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.libs.event import Failed, FailedReason, Refused
-from postroom.libs.exceptions import PostroomError
-from postroom.services.event_source import generated, lines_of
+from postroom.libs.exceptions import ConfigurationError, PostroomError
+from postroom.services.addressing import by_all_names, unknown_type
+from postroom.services.cloud_events import STRUCTURED_TYPE
+from postroom.services.event_source import Format, csv_rows_of, format_of, generated, lines_of
 from postroom.services.journal import AcceptedJournal
 from postroom.services.producer_service import ProducerService
 from postroom.services.spool_view import paths_of, spool_of
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
     from postroom.libs.config_loader import Config
     from postroom.libs.event import Event, Outcome
+    from postroom.schemas.data_contracts import Contract
     from postroom.services.receipt import Receipt
     from postroom.services.spool_view import PathView, SpoolSummary
 
@@ -48,14 +52,18 @@ _LONGEST_RETRY_S = 60.0
 _ANSWER_S = 10.0
 _LOOK_S = 0.005
 
+_STRUCTURED = (("content-type", STRUCTURED_TYPE),)
+
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a run does. `count` or `duration_s` ends it, whichever comes first; without both only a signal does.
 
+    The name of a file says its format unless `format` does.
     At its end it waits up to `drain_timeout_s` seconds for its spool to empty.
     """
 
     source: str = "generator"
+    format: Format | None = None
     count: int | None = None
     duration_s: float | None = None
     invalid_ratio: float = 0.0
@@ -185,13 +193,14 @@ class Run:
         if options.duration_s is not None:
             self._feed_until = self._clock.monotonic() + options.duration_s
         is_held_up = False
+        headers = _STRUCTURED if self._format() == "cloudevents" else None
         for event in self._events():
             if paced and (wait_s := limiter.retry_after()) > _LONG_WAIT_S:
                 self._stop.wait(wait_s - _LONG_WAIT_S / 2)
             if self._stop.is_set() or self._feed_left_s() <= 0:
                 return
             # Not `publish_event`, which would wait for the disk for each of them when it writes ahead.
-            item = service.admit(event, options.event_type, None, None, None, None)
+            item = service.admit(event, options.event_type, None, None, None, headers)
             service.hand_over(item, _PATIENCE_S, self._gives_up_waiting)
             item.receipt.listen(self._note_refusal)
             if on_receipt is not None:
@@ -235,15 +244,30 @@ class Run:
         self._stop.wait(max(0.0, min(told_s or _RETRY_S, _LONGEST_RETRY_S, self._feed_left_s())))
         return True
 
+    def _format(self) -> Format | None:
+        """Return what the source holds; None for the generator, whose events are no text."""
+        options = self.options
+        return None if options.source == "generator" else format_of(options.source, options.format)
+
     def _events(self) -> Iterator[Event | bytes]:
         options = self.options
-        if options.source == "generator":
-            yield from generated(options.seed, options.invalid_ratio, options.count)
-            return
-        for number, line in enumerate(lines_of(options.source)):
-            if number == options.count:
-                return
-            yield line
+        match self._format():
+            case None:
+                yield from generated(options.seed, options.invalid_ratio, options.count)
+            case "csv":
+                yield from islice(csv_rows_of(options.source, self._contract()), options.count)
+            case _:
+                yield from islice(lines_of(options.source), options.count)
+
+    def _contract(self) -> Contract:
+        """Return the one contract that a header row is compared with before the first event."""
+        parts = self.service.parts
+        name = self.options.event_type or parts.config.contracts.default
+        lane = by_all_names(parts.lanes).get(name)
+        if lane is None:
+            remedy = "name one of them with --type"
+            raise ConfigurationError(f"no contract for the rows; {unknown_type(parts.lanes, name)}", remedy=remedy)
+        return lane.contract
 
     def finish(self) -> None:
         """Wait until every event has its outcome and the spool is empty, or somebody is in a hurry, or time is up.

@@ -20,6 +20,7 @@ from postroom.services.batch import Batch
 from postroom.services.components import Components
 from postroom.services.door import Door
 from postroom.services.intake import Intake
+from postroom.services.item import TOMBSTONE
 from postroom.services.keeper import is_away
 from postroom.services.ledger import Ledger
 from postroom.services.process_life import close_at_worker_exit, is_ending, take_care_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from postroom.observability.metrics import Reading
     from postroom.schemas.data_contracts import Contract
     from postroom.services.batch import BatchResult
-    from postroom.services.item import Item
+    from postroom.services.item import Item, Tombstone
     from postroom.services.journal import AcceptedJournal
     from postroom.services.lane import HeadersInput
     from postroom.services.receipt import Receipt
@@ -300,8 +301,10 @@ class ProducerService:
     ) -> Receipt:
         """Hand in one event; its outcome comes on the receipt.
 
-        `event` is a mapping, or the JSON of one (bytes or text), which is read by the contract. The contract is
-        `event_type`, else the header `ce_type`, else the default contract. `key` replaces the one that the contract
+        `event` is a mapping, or the JSON of one (bytes or text), which is read by the contract. With the headers of a
+        CloudEvent (`content-type: application/cloudevents+json`, or `ce_specversion`) it is one, see docs/inputs.md.
+        The contract is `event_type`, else the CloudEvents type, else the default contract; a topic's name does if only
+        one contract has it. `key` replaces the one that the contract
         names; `event_id` (else the header `ce_id`, else a new UUID version 7) stays the same through every repeat;
         `timestamp` is the record's time in milliseconds since 1970, by default now. `timeout` is the longest wait in
         seconds for pace or for room in the queue; 0 never waits.
@@ -310,7 +313,27 @@ class ProducerService:
         `start()` raises when this is the first event.
         """
         patience_s = checked_timeout(timeout)
-        item = self.admit(event, event_type, key, event_id, timestamp, headers)
+        return self._publish(self.admit(event, event_type, key, event_id, timestamp, headers), patience_s)
+
+    def publish_tombstone(
+        self,
+        key: str | bytes,
+        *,
+        event_type: str | None = None,
+        event_id: str | None = None,
+        timestamp: int | None = None,
+        headers: HeadersInput | None = None,
+        timeout: float = 5.0,
+    ) -> Receipt:
+        """Hand in a record without a value: on a compacted topic it takes away what stands there under `key`.
+
+        Refused as `tombstone_not_allowed` unless the contract says `tombstones: true`. Everything else is as with
+        `publish_event`; `key` must be given: there is no event to take it from.
+        """
+        patience_s = checked_timeout(timeout)
+        return self._publish(self.admit(TOMBSTONE, event_type, key, event_id, timestamp, headers), patience_s)
+
+    def _publish(self, item: Item, patience_s: float) -> Receipt:
         self.hand_over(item, patience_s)
         if item.ticket is not None:
             item.wait_until_stored(_DISK_PATIENCE_S)
@@ -392,7 +415,7 @@ class ProducerService:
 
     def admit(
         self,
-        event: Event | bytes | str,
+        event: Event | bytes | str | Tombstone,
         event_type: str | None,
         key: str | bytes | None,
         event_id: str | None,

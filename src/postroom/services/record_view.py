@@ -53,7 +53,8 @@ class RecordView:
 
         `kind` says what follows: `event` (`schema_id`, `event`), `json` (`event`), `dead_letter` (the reason and all
         that is known, `event` as lossless JSON), `marker` (`settles`: the event id whose dead letters were sent
-        again) or `bytes` (`bytes`: their number, `problem`: why no more is shown).
+        again), `tombstone` (a record without a value) or `bytes` (`bytes`: their number, `problem`: why no more is
+        shown).
         Keys and header values that are no UTF-8 stand as `{"base64": ...}`.
         """
         told: dict[str, Any] = {
@@ -73,7 +74,7 @@ class RecordView:
 
     def _value(self, value: bytes | None) -> dict[str, Any]:
         if value is None:
-            return {"kind": "bytes", "bytes": 0, "problem": "no value (a tombstone)"}
+            return {"kind": "tombstone"}
         try:
             if value.startswith(b"{"):
                 return {"kind": "json", "event": read_json(value)}
@@ -116,7 +117,7 @@ def _letter(record: ReadRecord) -> dict[str, Any]:
         "content_type": letter.content_type,
         "event": _original(letter.event),
         "damage": letter.damage,
-    }
+    } | ({"tombstone": True} if letter.is_tombstone else {})
 
 
 def _original(event: Mapping[str, object] | bytes | None) -> Any:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from postroom.libs.event import DeadLettered, Delivered, Failed, Outcome, Refused, Spooled
+from postroom.schemas.csv_events import CSV_TYPE, CsvEvent
+from postroom.services.item import TOMBSTONE
 from postroom.streaming.dead_letter_format import MARKER_HEADER, marker_record
 from postroom.streaming.dead_letter_queue import DeadLetter, rebuild
 from postroom.streaming.delivery import Action
@@ -142,12 +144,15 @@ class Replay:
         """Hand the event in again; None when that is no use, or only a trial."""
         told = letter.letter
         lane = self._lane(letter)
-        if told.event is None or told.event_id is None or lane is None:
+        event = TOMBSTONE if told.is_tombstone else told.event
+        if isinstance(event, bytes) and told.content_type == CSV_TYPE:
+            event = CsvEvent.again(event)
+        if event is None or told.event_id is None or lane is None or (event is TOMBSTONE and told.key is None):
             self._counts["not_rebuildable"] += 1
             damage = told.damage.partition(": the first")[0]
             self._damages[damage or ("no event id" if lane is not None else "its contract is not known here")] += 1
             return None
-        problems = lane.problems(told.event)
+        problems = lane.problems(event)
         if problems:
             self._counts["still_failing"] += 1
             self._rules.update({problem.rule for problem in problems})
@@ -156,15 +161,18 @@ class Replay:
             self._counts["delivered"] += 1
             return None
         item = self._service.admit(
-            told.event, lane.name, told.key, told.event_id, None, told.headers or None, told.attempts + 1
+            event, lane.name, told.key, told.event_id, None, told.headers or None, told.attempts + 1
         )
         self._service.hand_over(item, _PATIENCE_S)
         return item.receipt
 
     def _lane(self, letter: OpenLetter) -> Lane | None:
         lanes = self._service.parts.lanes
-        if letter.letter.event_type is not None:
-            return lanes.get(letter.letter.event_type)
+        event_type = letter.letter.event_type
+        if event_type is None:  # somebody else's dead letter; its record may have been a CloudEvent
+            event_type = dict(letter.letter.headers).get("ce_type", b"").decode(errors="replace") or None
+        if event_type is not None:
+            return lanes.get(event_type)
         # Foreign dead letters do not say their type: the topic knows it, if it holds only one.
         there = [lane for lane in lanes.values() if lane.dead_letter_topic == letter.topic]
         return there[0] if len(there) == 1 else None

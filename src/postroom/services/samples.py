@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from postroom.services.addressing import lane_of_record
 from postroom.streaming.dead_letter_queue import rebuild
 from postroom.streaming.kafka_reader import KafkaReader
 from postroom.streaming.librdkafka_settings import client_settings
@@ -32,11 +33,13 @@ class Sample(msgspec.Struct, frozen=True):
 def read_samples(service: ProducerService, count: int) -> tuple[list[Sample], list[Sample]]:
     """Return the last `count` events and dead letters of the service's default contract."""
     parts = service.parts
+    lanes = parts.lanes.values()
     lane = parts.lanes[parts.config.contracts.default]
     reader = KafkaReader(client_settings(parts.config))
 
     def event(record: ReadRecord) -> Sample:
-        fields = lane.decode(record.value or b"")
+        its_lane = lane_of_record(lanes, record.topic, record.headers) or lane
+        fields = {} if record.value is None else its_lane.decode(record.value)
         text = json.dumps({name: value for name, value in fields.items() if value is not None}, default=str)
         return Sample(_place(record), (record.key or b"").decode(errors="replace"), text[:_TEXT_CAP])
 

@@ -24,6 +24,7 @@ from postroom.libs.exceptions import (
     RecordTooLargeError,
 )
 from postroom.libs.logger import get_logger, limited
+from postroom.schemas.csv_events import CSV_TYPE, CsvEvent
 from postroom.streaming.dead_letter_format import is_hidden
 from postroom.streaming.dead_letter_queue import ProducerIdentity, Stage, dead_letter_record, producer_identity
 
@@ -46,7 +47,7 @@ QUEUE_FULL_RETRY_S = 1.0
 _EMPTYING_S = 10.0
 
 _JSON_TYPE = "application/json"
-"""What events are that were handed in as bytes or text."""
+"""What events are that were handed in as bytes or text, unless they are rows of CSV."""
 
 
 class Settlement:
@@ -190,14 +191,17 @@ class Settlement:
     def make_dead_letter(
         self,
         item: Item,
-        event: Event | bytes,
+        event: Event | bytes | None,
         reason: DeadLetterReason,
         stage: Stage,
         *,
         key: bytes | None,
         violations: tuple[Violation, ...] = (),
     ) -> None:
-        """Give the item a dead letter to send, or refuse it where no dead letter can hold the event."""
+        """Give the item a dead letter to send, or refuse it where no dead letter can hold the event.
+
+        None for `event` is a tombstone.
+        """
         try:
             self._put_dead_letter(item, event, reason, stage, key, violations)
         except (NotRepresentableError, RecordTooLargeError) as exc:
@@ -208,7 +212,7 @@ class Settlement:
     def _put_dead_letter(
         self,
         item: Item,
-        event: Event | bytes,
+        event: Event | bytes | None,
         reason: DeadLetterReason,
         stage: Stage,
         key: bytes | None,
@@ -218,6 +222,9 @@ class Settlement:
         assert lane is not None
         config = self._parts().config
         kept, privacy = lane.to_keep(event)
+        content_type = _JSON_TYPE
+        if type(kept) is CsvEvent:
+            kept, content_type = bytes(kept), CSV_TYPE
         record = dead_letter_record(
             kept,
             topic=lane.topic,
@@ -233,7 +240,7 @@ class Settlement:
             contract=f"{lane.name}:{lane.contract.version}",
             schema_id=lane.schema_id,
             attempts=item.attempt,
-            content_type=_JSON_TYPE,
+            content_type=content_type,
             dead_letter_topic=lane.dead_letter_topic,
             max_header_bytes=config.dead_letters.max_header_bytes,
             max_message_bytes=config.producer.max_message_bytes,
@@ -244,11 +251,11 @@ class Settlement:
     def exhaust(self, item: Item) -> bool:
         """Make a dead letter of an item that Kafka does not take; False where it is one, or none can hold it."""
         record, lane = item.record, item.lane
-        if item.dead_letter_reason or record is None or lane is None or record.value is None:
+        if item.dead_letter_reason or record is None or lane is None:
             return False
         if lane.mask is not None:
             return False  # hidden values would be lost only because Kafka is slow: it is kept as the record that it is
-        event: Event | bytes = lane.decode(record.value) if item.raw is None else item.raw
+        event = _original(item, lane, record)
         try:
             self._put_dead_letter(item, event, DeadLetterReason.DELIVERY_EXHAUSTED, Stage.PUBLISH, record.key, ())
         except (NotRepresentableError, RecordTooLargeError, InvalidMetadataError):
@@ -306,9 +313,8 @@ class Settlement:
     def _bury(self, item: Item, reason: DeadLetterReason) -> None:
         refused, lane = item.record, item.lane
         assert refused is not None
-        assert refused.value is not None
         assert lane is not None
-        event: Event | bytes = lane.decode(refused.value) if item.raw is None else item.raw
+        event = _original(item, lane, refused)
         self.make_dead_letter(item, event, reason, Stage.PUBLISH, key=refused.key)
         if item.record is None:
             return  # no dead letter can hold it, and its receipt says so
@@ -321,3 +327,10 @@ class Settlement:
             if not left > 0 or not parts.dispatcher.wait_for_room(item, left):
                 parts.dispatcher.turn_back(item)
                 return
+
+
+def _original(item: Item, lane: Lane, record: Record) -> Event | bytes | None:
+    """Return the event of a record as it was handed in; None for a tombstone."""
+    if item.raw is not None or record.value is None:
+        return item.raw
+    return lane.decode(record.value)

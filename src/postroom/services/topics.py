@@ -31,7 +31,7 @@ def topic_specs(
 ) -> list[TopicSpec]:
     """Return the topics that `contracts` ask for, under their actual names; `partitions` and `replication` win.
 
-    A topic that several contracts share stands there once, as the first of them asks for it.
+    A topic that several contracts share stands there once, with what any of them says: they agree where they say it.
     """
     specs: dict[str, TopicSpec] = {}
     for contract in contracts:
@@ -52,8 +52,17 @@ def topic_specs(
         for name, its_partitions, its_replication, retention_ms in wanted:
             settings = {} if retention_ms is None else {"retention.ms": str(retention_ms)}
             spec = TopicSpec(name, partitions or its_partitions, replication or its_replication, settings)
-            specs.setdefault(name, spec)
+            specs[name] = _together(specs[name], spec) if name in specs else spec
     return list(specs.values())
+
+
+def _together(first: TopicSpec, other: TopicSpec) -> TopicSpec:
+    return TopicSpec(
+        first.name,
+        other.partitions if first.partitions == -1 else first.partitions,
+        other.replication if first.replication == -1 else first.replication,
+        {**other.config, **first.config},
+    )
 
 
 def create_contract_topics(contracts: Iterable[Contract], config: Config) -> list[TopicResult]:

@@ -36,6 +36,8 @@ MARKER_HEADER = "dlq.settles"
 
 PRIVACY_HEADER = "dlq.privacy"
 """What a dead letter has whose private values were hidden: `redacted`, `hashed`, or `left_out` for all of its value."""
+TOMBSTONE_HEADER = "dlq.tombstone"
+"""What tells the dead letter of a record without a value from one whose value was lost."""
 
 OWN_HEADER_BYTES = 4096
 """What the headers that are never dropped take at most; the rest of the budget is for the caller's headers."""
@@ -121,7 +123,7 @@ def is_reason(text: object) -> bool:
 
 
 def dead_letter_record(
-    event: Event | bytes,
+    event: Event | bytes | None,
     *,
     topic: str,
     reason: str,
@@ -144,7 +146,7 @@ def dead_letter_record(
     max_message_bytes: int = 1_000_000,
     privacy: str = "",
 ) -> Record:
-    """Return the record that keeps `event` for repair; it fits `max_message_bytes`.
+    """Return the record that keeps `event` for repair; it fits `max_message_bytes`. None for `event` is a tombstone.
 
     `topic` is where the event was going; the record goes to `dead_letter_topic`, by default `topic` and `suffix`.
     `content_type` describes an event that was handed in as bytes. `privacy` says how values were hidden in it: it
@@ -155,10 +157,14 @@ def dead_letter_record(
     beside = topic + suffix if dead_letter_topic is None else dead_letter_topic
     _check(reason, topic, beside, event_id, content_type)
     kept = _kept(headers)
-    if isinstance(event, bytes):
+    value: bytes | None
+    about_value = {"dlq.content_type": content_type}
+    if event is None:
+        value, about_value = None, {TOMBSTONE_HEADER: "true"}
+    elif isinstance(event, bytes):
         value = event
     else:
-        value, content_type = lossless_json.encode(event), lossless_json.MEDIA_TYPE
+        value, about_value = lossless_json.encode(event), {"dlq.content_type": lossless_json.MEDIA_TYPE}
     own = (
         {"ce_id": event_id}
         | _failure(reason, stage, topic, producer)
@@ -167,8 +173,8 @@ def dead_letter_record(
             "dlq.attempts": str(attempts),
             "dlq.first_seen": _rfc3339(now_ms if first_seen_ms is None else first_seen_ms),
             "dlq.failed_at": _rfc3339(now_ms),
-            "dlq.content_type": content_type,
         }
+        | about_value
     )
     own |= _if_known(event_type=event_type, contract=contract, schema_id=schema_id)
     if privacy:
@@ -300,9 +306,11 @@ def _shortened(violation: Violation) -> Violation:
 # The value: as it is, compressed, or its head
 
 
-def _fitting(value: bytes, room: int) -> tuple[bytes, dict[str, str]]:
+def _fitting(value: bytes | None, room: int) -> tuple[bytes | None, dict[str, str]]:
     """Return what fits into `room` bytes, and the headers that say what was done to it."""
-    if len(value) <= room:
+    if value is None and room < 0:
+        raise _too_large()
+    if value is None or len(value) <= room:
         return value, {}
     said = {"dlq.value_bytes": str(len(value)), "dlq.value_sha256": hashlib.sha256(value).hexdigest()}
     if len(value) <= MAX_PACKED_FROM_BYTES:
@@ -314,7 +322,11 @@ def _fitting(value: bytes, room: int) -> tuple[bytes, dict[str, str]]:
     said["dlq.rebuildable"] = "false"
     room -= _wire_size(_encoded(said))
     if room < 0:
-        raise RecordTooLargeError(
-            "key and headers alone are too large for a dead letter", remedy="send a shorter key or fewer headers"
-        )
+        raise _too_large()
     return value[: min(room, _HEAD_BYTES)], said
+
+
+def _too_large() -> RecordTooLargeError:
+    return RecordTooLargeError(
+        "key and headers alone are too large for a dead letter", remedy="send a shorter key or fewer headers"
+    )

@@ -23,6 +23,7 @@ from postroom.streaming.dead_letter_format import (
     GZIP,
     MAX_PACKED_FROM_BYTES,
     PRIVACY_HEADER,
+    TOMBSTONE_HEADER,
     ProducerIdentity,
     is_reason,
     is_reserved_header,
@@ -66,8 +67,9 @@ class RecordLike(Protocol):
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A dead letter as read back: the original and all that is known about its failure.
 
-    `event` is the mapping or the bytes that were handed in; it is None where `damage` says why it cannot be given
-    back. Times are milliseconds since 1970 in UTC. None means that the record does not say.
+    `event` is the mapping or the bytes that were handed in; it is None for a tombstone (`is_tombstone`), and where
+    `damage` says why it cannot be given back. Times are milliseconds since 1970 in UTC. None means that the record does
+    not say.
     """
 
     event: Event | bytes | None
@@ -88,6 +90,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     failed_at_ms: int | None = None
     producer: ProducerIdentity | None = None
     content_type: str = BYTES_TYPE
+    is_tombstone: bool = False
 
     @property
     def rebuildable(self) -> bool:
@@ -124,6 +127,7 @@ def rebuild(record: RecordLike) -> DeadLetter:
         failed_at_ms=_milliseconds(said.get("dlq.failed_at")),
         producer=_producer(said.get("dlq.producer")),
         content_type=said.get("dlq.content_type", BYTES_TYPE),
+        is_tombstone=event is None and not damage,
     )
 
 
@@ -173,7 +177,7 @@ def _producer(text: str | None) -> ProducerIdentity | None:
 def _event(value: bytes | None, said: dict[str, str]) -> tuple[Event | bytes | None, str]:
     """The original, or None and why it cannot be given back."""
     if value is None:
-        return None, "the record has no value"
+        return None, "" if said.get(TOMBSTONE_HEADER) == "true" else "the record has no value"
     if said.get("dlq.rebuildable") == "false":
         cut = f"cut to fit: the first {len(value)} of {said.get('dlq.value_bytes', 'more')} bytes are left"
         return None, _HIDDEN.get(said.get(PRIVACY_HEADER, ""), cut)

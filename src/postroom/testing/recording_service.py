@@ -20,6 +20,7 @@ from postroom.libs.event import DeadLetterReason, FailedReason, RefusedReason
 from postroom.observability.metrics import Metrics
 from postroom.schemas.avro_codec import unframe
 from postroom.schemas.registry_protocol import RegisteredSchema
+from postroom.services.addressing import lane_of_record
 from postroom.services.producer_service import ProducerService
 from postroom.streaming.dead_letter_queue import DeadLetter, rebuild
 from postroom.streaming.delivery import Action, Decision
@@ -149,10 +150,9 @@ class RecordingService(ProducerService):
     @property
     def published(self) -> list[PublishedEvent]:
         """The events that reached their topic, decoded, in order."""
-        by_topic = {lane.topic: lane for lane in self.parts.lanes.values()} if self.publisher.records else {}
         found = []
         for record in self.publisher.records:
-            lane = by_topic.get(record.topic)
+            lane = lane_of_record(self.parts.lanes.values(), record.topic, record.headers)
             if lane is None or record.value is None:
                 continue
             event = lane.contract.codec.decode(unframe(record.value)[1])
@@ -168,6 +168,12 @@ class RecordingService(ProducerService):
                 )
             )
         return found
+
+    @property
+    def tombstones(self) -> list[Record]:
+        """The records without a value that reached their topic, in order."""
+        topics = {lane.topic for lane in self.parts.lanes.values()} if self.publisher.records else set()
+        return [record for record in self.publisher.records if record.value is None and record.topic in topics]
 
     @property
     def dead_letters(self) -> list[DeadLetter]:

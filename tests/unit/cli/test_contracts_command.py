@@ -169,3 +169,24 @@ class TestRegister:
         with SchemaRegistryClient("registry") as client:
             assert client.subjects() == ()
         assert "known: order" in capsys.readouterr().err
+
+
+class TestCheckingCsv:
+    def test_rows_are_checked_with_line_and_column(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("events.csv").write_text('total,id,at\n5,a,2026-11-23T14:43:02Z\nx,"a\nb",0\n\n5,a\n')
+        assert main(["contracts", "check", "order.yaml", "events.csv"]) == 1
+        assert capsys.readouterr().out.splitlines() == [
+            "line 3: total: wrong_type, expected double, found str in line 3, column 1",
+            "line 6: event: column_count, expected a row of CSV, found line 6: 2 cells, not 3",
+            "3 events checked against order: 2 invalid",
+        ]
+
+    def test_the_format_may_be_said(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"id,total,at\na,5,0\n")))
+        assert main(["contracts", "check", "order.yaml", "-", "--format", "csv", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["events"] == 1
+
+    def test_a_header_that_does_not_fit_is_a_usage_error(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("events.csv").write_text("id,totl,at\n")
+        assert main(["contracts", "check", "order.yaml", "events.csv"]) == 2
+        assert "column 2, totl, is no field" in capsys.readouterr().err

@@ -200,3 +200,29 @@ def test_send_writes_one_outcome_a_line_in_the_order_of_the_input(
     assert len(told.out.splitlines()) == 4
     assert "rubbish" not in told.out
     assert "4 events: 2 delivered, 2 dead-lettered" in told.err
+
+
+def test_send_takes_csv_by_the_file_s_name_and_cloudevents_when_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = tmp_path / "events.csv"
+    rows.write_text("timestamp,user_id\n1,u1\nx,u2\n")
+    assert main(["send", str(rows), "--broker", "embedded", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["outcome"] for line in lines[:-1]] == ["delivered", "dead_lettered"]
+    assert lines[1]["violations"] == ["timestamp: wrong_type, expected long, found str in line 3, column 1"]
+    envelopes = tmp_path / "events.ndjson"
+    attributes = '"specversion": "1.0", "id": "e-1", "source": "/s", "type": "user_event"'
+    envelopes.write_text(f'{{{attributes}, "data": {{"user_id": "u1", "timestamp": 1}}}}\n')
+    assert main(["send", str(envelopes), "--broker", "embedded", "--json", "--format", "cloudevents"]) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert (line["outcome"], line["event_id"]) == ("delivered", "e-1")
+
+
+def test_send_stops_at_a_header_that_does_not_fit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rows = tmp_path / "events.csv"
+    rows.write_text("timestamp;user_id\n1;u1\n")
+    assert main(["send", str(rows), "--broker", "embedded"]) == 2
+    told = capsys.readouterr().err
+    assert "column 1, <unprintable>, is no field" in told
+    assert "Separate columns with commas" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,7 @@ def test_a_process_that_is_well_is_told_in_a_few_lines_and_exit_code_0(
         told = capsys.readouterr().out
         assert f"{url}, pid " in told
         assert "ready" in told
-        assert "all 9 parts are well" in told
+        assert re.search(r"all \d+ parts are well", told)
         assert "user_events" in told
         code, document = as_json(capsys, "--url", url + "/")
     assert code == 0

@@ -78,7 +78,6 @@ def test_an_event_is_decoded_by_its_schema_and_the_schema_asked_for_once() -> No
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        (None, "no value (a tombstone)"),
         (b"", "no schema id"),
         (b"hello world", "the first byte is not the zero"),
         (frame(8) + b"x", "schema 8: no such schema"),
@@ -86,12 +85,17 @@ def test_an_event_is_decoded_by_its_schema_and_the_schema_asked_for_once() -> No
         (b"{broken", ""),
     ],
 )
-def test_what_cannot_be_decoded_is_described(value: bytes | None, problem: str) -> None:
+def test_what_cannot_be_decoded_is_described(value: bytes, problem: str) -> None:
     """Its size and why; never an exception."""
     told = RecordView(Schemas()).describe(record(value, key=b"\xff"))
-    assert (told["kind"], told["bytes"], told["key"]) == ("bytes", len(value or b""), {"base64": "/w=="})
+    assert (told["kind"], told["bytes"], told["key"]) == ("bytes", len(value), {"base64": "/w=="})
     assert told["problem"]
     assert problem in told["problem"]
+
+
+def test_a_record_without_a_value_is_a_tombstone() -> None:
+    told = RecordView(Schemas()).describe(record(None))
+    assert (told["kind"], told["key"]) == ("tombstone", "k")
 
 
 def test_plain_json_is_shown_as_it_is() -> None:
