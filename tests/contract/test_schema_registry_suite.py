@@ -363,6 +363,7 @@ class TestReferences:
         schema_id = client.register(subject, registration)
         assert client.register(subject, registration) == schema_id
         assert client.lookup(subject, registration) == schema_id
+        assert client.get_schema(subject).schema_id == schema_id
         whole = json.loads(client.by_id(schema_id))
         assert whole["fields"][0]["type"]["symbols"] == ["X", "Y"]
         assert whole["fields"][1]["type"] == name

@@ -186,6 +186,17 @@ def test_a_contract_that_refers_to_a_type_of_another_subject_is_registered_publi
     (tmp_path / "kafka.yaml").write_text(settings)
     assert main(["contracts", "register", "--json"]) == 0
     (registered,) = json.loads(capsys.readouterr().out)["registered"]
+    grown = "schema: {type: record, name: ORDER, fields: [{name: to, type: com.example.Address}, "
+    grown += "{name: from, type: com.example.Address}, {name: more, type: int, default: 0}]}\n"
+    changed = (
+        (tmp_path / "order.yaml")
+        .read_text()
+        .replace("schema: {to: com.example.Address, from: com.example.Address}\n", grown)
+    )
+    (tmp_path / "grown.yaml").write_text(changed.replace("ORDER", name.replace("-", "_")))
+    for file, state in (("order.yaml", "registered"), ("grown.yaml", "compatible")):
+        assert main(["contracts", "check", file, "--registry", stack.registry_url, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["contracts"][0]["state"] == state
     event = {"to": {"street": "Rue 1"}, "from": {"street": "Rue 2"}}
     with service:
         assert isinstance(service.publish_event(event, event_type=name).result(20), Delivered)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from postroom.schemas.data_contracts import Contract
+    from postroom.schemas.registration import Registration
     from postroom.schemas.registry_protocol import Compatibility
     from postroom.schemas.schema_registry_client import SchemaRegistryClient
 
@@ -45,19 +46,21 @@ def _judged(client: "SchemaRegistryClient", subject: str, contract: "Contract") 
     """The state of one contract: `new`, `registered`, `compatible` or `incompatible`, and what it breaks."""
     from postroom.libs.exceptions import SubjectNotFoundError
     from postroom.schemas.compatibility import breaks
+    from postroom.schemas.registration import registration_of
     from postroom.schemas.schema_shape import shape_of
 
     try:
         numbers = client.versions(subject)
     except SubjectNotFoundError:
         return _state("new", None, None, contract)
-    rule = client.get_compatibility(subject)
+    rule, registration = client.get_compatibility(subject), registration_of(contract)
     try:
-        return _state("registered", client.lookup(subject, contract.schema_json), rule, contract)
+        return _state("registered", client.lookup(subject, registration), rule, contract)
     except SubjectNotFoundError:
-        accepted = client.check_compatibility(subject, contract.schema_json)
+        accepted = _accepted(client, subject, registration)
     level = contract.governance.compatibility or rule
-    earlier = [shape_of(json.loads(client.get_schema(subject, number).schema)) for number in numbers]
+    ids = [client.get_schema(subject, number).schema_id for number in numbers]
+    earlier = [shape_of(json.loads(client.by_id(one))) for one in ids]  # with all that they refer to
     broken = [
         {
             "version": numbers[one.earlier],
@@ -69,8 +72,20 @@ def _judged(client: "SchemaRegistryClient", subject: str, contract: "Contract") 
         }
         for one in breaks(shape_of(contract.schema), earlier, level)
     ]
-    state = "compatible" if accepted and not broken else "incompatible"
+    state = "incompatible" if broken or accepted is False else "compatible"
     return {**_state(state, None, rule, contract), "accepted_by_registry": accepted, "breaks": broken}
+
+
+def _accepted(client: "SchemaRegistryClient", subject: str, registration: "Registration") -> bool | None:
+    """Whether the registry would take it; None where it cannot say: Apicurio does not judge schemas with references."""
+    from postroom.libs.exceptions import InvalidSchemaError
+
+    try:
+        return client.check_compatibility(subject, registration)
+    except InvalidSchemaError:
+        if registration.references:
+            return None
+        raise
 
 
 def _state(state: str, schema_id: int | None, rule: "Compatibility | None", contract: "Contract") -> dict[str, Any]:
@@ -94,7 +109,9 @@ def _tell(one: dict[str, Any]) -> None:
     else:
         verdict = "may follow" if one["ok"] else f"breaks what is registered, in {many(len(one['breaks']), 'place')}"
         typer.echo(f"{head}: it {verdict} under {one['compatibility'] or rule}")
-        if not one["accepted_by_registry"]:
+        if one["accepted_by_registry"] is None:
+            typer.echo("  the registry cannot say whether it would take a schema with references")
+        elif not one["accepted_by_registry"]:
             typer.echo(f"  the registry would refuse it under its rule {rule}")
     for broken in one.get("breaks", []):
         reader = "new readers of old events" if broken["direction"] == "backward" else "old readers of new events"

@@ -149,6 +149,7 @@ def schema_from(data: object) -> RegisteredSchema:
         schema=avro_text(data),
         metadata=_mapping_or_none(data, "metadata"),
         rule_set=_mapping_or_none(data, "ruleSet"),
+        has_references=bool(references_from(data)),
     )
 
 

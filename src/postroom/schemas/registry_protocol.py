@@ -26,7 +26,8 @@ _MAX_SUBJECT_CHARACTERS = 1024
 class RegisteredSchema:
     """A schema as a registry holds it. `schema` is its JSON text, `schema_id` the number in every record.
 
-    `metadata` and `rule_set` are Confluent's, None where the registry holds none.
+    `metadata` and `rule_set` are Confluent's, None where the registry holds none. With `has_references` the text names
+    types that stand under other subjects.
     """
 
     subject: str
@@ -35,6 +36,7 @@ class RegisteredSchema:
     schema: str
     metadata: Mapping[str, Any] | None = field(default=None, hash=False)
     rule_set: Mapping[str, Any] | None = field(default=None, hash=False)
+    has_references: bool = False
 
 
 class Compatibility(StrEnum):

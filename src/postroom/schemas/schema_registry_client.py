@@ -94,7 +94,8 @@ class SchemaRegistryClient:
                 f"The registry has neither a subject {name} nor {name}-value",
                 remedy="register its contract: postroom contracts register",
             )
-        self._keep(found.schema_id, found.schema)
+        if not found.has_references:  # by id it is read with all that it refers to
+            self._keep(found.schema_id, found.schema)
         return found
 
     def register(self, subject: str, schema: str | Registration, *, normalize: bool = False) -> int:
