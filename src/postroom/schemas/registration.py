@@ -79,8 +79,14 @@ class Registration:
 
 
 def registration_of(contract: Contract) -> Registration:
-    """What a registry is to hold for the contract."""
-    return Registration(contract.schema_json, contract.references)
+    """What a registry is to hold for the contract: its schema with references, metadata and rules."""
+    rules = [rule.as_json() for rule in contract.rules]
+    return Registration(
+        contract.schema_json,
+        contract.references,
+        metadata=contract.metadata.as_json() or None,
+        rule_set={"domainRules": rules} if rules else None,
+    )
 
 
 def as_registration(schema: str | Registration, *, normalize: bool = False) -> Registration:

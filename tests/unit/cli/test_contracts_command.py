@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from postroom.__main__ import main
-from postroom.schemas import registration
-from postroom.schemas.data_contracts import Contract, packaged_contracts
+from postroom.schemas.data_contracts import packaged_contracts
 from postroom.schemas.schema_registry_client import SchemaRegistryClient
 
 ORDER = """\
@@ -152,17 +151,13 @@ class TestRegister:
             assert client.get_schema("user_events").schema == packaged_contracts()["user_event"].schema_json
         assert "user_event: user_events-value has schema id" in capsys.readouterr().out
 
-    def test_what_the_registry_does_not_keep_is_told_and_is_no_error(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def with_tags(contract: Contract) -> registration.Registration:
-            return registration.Registration(contract.schema_json, metadata={"tags": {"order.id": ["PII"]}})
-
-        monkeypatch.setattr(registration, "registration_of", with_tags)
+    def test_what_the_registry_does_not_keep_is_told_and_is_no_error(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("order.yaml").write_text(ORDER + "metadata: {properties: {team: shop}, tags: {'order.id': [PII]}}\n")
         assert main(["contracts", "register", "--json"]) == 0
         told = capsys.readouterr()
-        assert json.loads(told.out)["registered"][0]["dropped"] == ["metadata.tags"]
-        assert told.err == "warning: order: the registry did not keep metadata.tags; postroom does\n"
+        dropped = ["metadata.properties", "metadata.tags"]
+        assert json.loads(told.out)["registered"][0]["dropped"] == dropped
+        assert told.err == f"warning: order: the registry did not keep {', '.join(dropped)}; postroom does\n"
 
     def test_an_unknown_name_registers_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["contracts", "register", "order", "gone"]) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ from hypothesis import given
 
 from postroom.libs.exceptions import InvalidContractError, SchemaRegistryError, SubjectNotFoundError
 from postroom.schemas.avro_schema import try_schema
+from postroom.schemas.contract_metadata import Metadata
 from postroom.schemas.data_contracts import Contract, load_contract
 from postroom.schemas.registration import Registration, dropped_parts, registration_of
 from postroom.schemas.registry_protocol import RegisteredSchema
+from postroom.schemas.rule_set import Rule
 from postroom.schemas.schema_references import MOST_REFERENCES, Reference, parsing_form, with_references
 from postroom.schemas.schema_registry_client import SchemaRegistryClient
 from tests.unit.schemas.avro_strategies import schemas
@@ -152,6 +155,20 @@ class TestTheSame:
         Registration(ours).check_is('{"name": "R", "type": "record", "fields": [{"type": "int", "name": "a"}]}')
         with pytest.raises(SchemaRegistryError, match="another schema"):
             Registration(ours).check_is(other)
+
+
+class TestMetadataAndRules:
+    def test_they_go_along_in_confluent_s_form_and_do_not_change_what_an_id_stands_for(self, tmp_path: Path) -> None:
+        plain = contract_in(tmp_path)
+        metadata = Metadata(properties=(("team", "shop"),), tags=(("Order.to", ("PII",)),))
+        rule = Rule(name="never", type="CEL", expr="false", mode="READ")
+        contract = dataclasses.replace(plain, metadata=metadata, rules=(rule,))
+        sent = registration_of(contract)
+        body = sent.body()
+        assert body["metadata"] == {"properties": {"team": "shop"}, "tags": {"Order.to": ["PII"]}}
+        assert body["ruleSet"]["domainRules"][0]["name"] == "never"
+        assert sent.question() == registration_of(plain).body()
+        assert sent.fingerprint == registration_of(plain).fingerprint
 
 
 class TestDropped:
