@@ -39,6 +39,7 @@ DATA = {"id": "o-1", "cents": 5}
 def read_by_the_sdk(record: Record) -> Any:
     from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event
 
+    assert record.value is not None
     return from_kafka_event(KafkaMessage(headers=dict(record.headers), key=record.key, value=record.value))
 
 
