@@ -16,8 +16,6 @@ from postroom.testing.recording_service import RecordingService
 if TYPE_CHECKING:
     from postroom.libs.event import Record
 
-pytest.importorskip("cloudevents.core", reason="the SDK is in the dev group")
-
 CONTRACT = replace(
     contract_from_short_form("order", {"id": "string", "cents": "long"}, topic="orders", key_field="id"),
     headers="cloudevents",
@@ -39,8 +37,8 @@ DATA = {"id": "o-1", "cents": 5}
 def read_by_the_sdk(record: Record) -> Any:
     from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event
 
-    assert record.value is not None
-    return from_kafka_event(KafkaMessage(headers=dict(record.headers), key=record.key, value=record.value))
+    # None is a tombstone, which the SDK reads as an event without data, whatever its types say.
+    return from_kafka_event(KafkaMessage(headers=dict(record.headers), key=record.key, value=record.value))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["to_binary_event", "to_structured_event"])
