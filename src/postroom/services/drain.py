@@ -306,7 +306,7 @@ class Drain:
             if decision.action is Action.DELIVERED:
                 self._delivered(path, waiting)
             elif report.code == INVALID_TIMESTAMP and self._kind is Kind.DEAD_LETTER:
-                # A clock was wrong when it failed, or is: the letter says itself when that was, see docs/design/0007.
+                # A clock was wrong when it failed, or is: the letter says itself when that was, see docs/design/0011.
                 path.stamps_anew = True
                 self._undelivered(path, waiting, report)
             elif decision.action is Action.DEAD_LETTER:
