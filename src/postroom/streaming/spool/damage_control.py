@@ -65,9 +65,14 @@ class DamageControl:
         segment.unsaved.append((damage.offset, damage.length))
         self.damages.ranges += 1
 
-    def note_torn(self, segment: Segment, file: File, offset: int) -> None:
-        """Take note that no frame comes after `offset`. Zeros are nothing: the room that was made ahead."""
+    def note_torn(self, segment: Segment, file: File, offset: int, groups_end: int) -> None:
+        """Take note that no frame comes after `offset`, and no group after `groups_end`.
+
+        Zeros are nothing: the room that was made ahead. Only inside a group that can be read they may be data.
+        """
         length = _without_zeros(file, offset, segment.size) - offset
+        if length:
+            length = max(length, groups_end - offset)
         if length and offset not in segment.damaged:
             segment.damaged[offset] = length
             segment.unsaved.append((offset, length))

@@ -255,7 +255,7 @@ class SegmentStore:
         if damages and damages[-1].at_end and footer is None:
             # Whole frames of a torn group come before it: then the group is read to its end, past what is lost of it.
             segment.frames_end = max(damages[0].offset, scan.groups_end)
-            self.damage.note_torn(segment, file, damages[0].offset)
+            self.damage.note_torn(segment, file, damages[0].offset, scan.groups_end)
         else:
             self._note_all(segment, damages)
         segment.next_sequence = max(scan.next_sequence, expected)
