@@ -305,7 +305,7 @@ class Dispatcher:
             lies_there = item.is_ahead and item.ticket is not None and item.ticket.place.kind is path.kind
             if lies_there and not (self._buries_exhausted and path.kind is Kind.RECORD):
                 self._give_back(item, sent=report.decision.may_be_in_kafka)
-            else:
+            elif item.record is not None:  # else its caller was interrupted while it was handed over, and was told so
                 path.held.append((item, report))
 
     def _fail_undelivered(self, item: Item, report: Report, more: str = "") -> None:

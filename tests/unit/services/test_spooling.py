@@ -21,13 +21,16 @@ from postroom.streaming.publisher import Report
 from postroom.streaming.spool.record_format import Kind
 from postroom.streaming.spool.spool import Spool
 from postroom.testing.fault_script import FaultScript
+from postroom.testing.memory_publisher import MemoryPublisher
 from postroom.testing.recording_service import RecordingService
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from postroom.libs.event import Record
     from postroom.services.receipt import Receipt
+    from postroom.streaming.publisher import OnDone
     from postroom.streaming.spool.queue_reader import SpooledRecord
 
 PATIENCE_S = 30.0
@@ -93,6 +96,34 @@ def state(service: RecordingService, topic: str = "clicks") -> State:
 
 
 class TestAway:
+    def test_one_whose_caller_was_interrupted_takes_no_other_with_it_when_all_come_back(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ctrl-C just behind the produce call: the record comes back, and its caller was told that it may be sent."""
+        publish = MemoryPublisher.publish
+
+        def interrupted(self: MemoryPublisher, record: Record, on_done: OnDone) -> None:
+            publish(self, record, on_done)
+            raise KeyboardInterrupt
+
+        with service_with(tmp_path) as service:
+            service.publish_event(event(0)).result(PATIENCE_S)
+            service.faults.slow(10_000)
+            receipts = [service.publish_event(event(number)) for number in range(1, 10)]
+            with monkeypatch.context() as patched:
+                patched.setattr(MemoryPublisher, "publish", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    service.publish_event(event(10))
+            receipts += [service.publish_event(event(number)) for number in range(11, 20)]
+            service.faults.away()
+            assert outcomes(receipts) == {"Spooled": 18}
+            service.faults.back()
+            service.faults.slow(0).back()
+            wait_until(lambda: is_drained(service))
+            assert set(numbers(service)) >= {number for number in range(20) if number != 10}
+        balance = service.ledger.total()
+        assert (balance.failed, balance.delivered, balance.unaccounted) == (1, 19, 0)
+
     @BOTH_WAYS
     def test_what_kafka_cannot_take_is_spooled_and_sent_in_order_without_a_mark_when_it_is_back(
         self, write_ahead: str, tmp_path: Path
