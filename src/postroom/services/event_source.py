@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 from postroom.generators.dummy_data_generator import DummyDataGenerator
 from postroom.libs.exceptions import ConfigurationError, DecodeError
 from postroom.schemas.csv_events import csv_events
+from postroom.services.stoppable_input import open_stoppable, stoppable_stdin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from postroom.libs.event import Event
     from postroom.schemas.csv_events import CsvEvent
@@ -27,19 +27,24 @@ LINE_CAP_BYTES = 32 * 1024 * 1024
 _BLANK = b" \t\r\n"
 
 
+def _never() -> bool:
+    return False
+
+
 def generated(seed: int | None, invalid_ratio: float, count: int | None) -> Iterator[Event]:
     """Yield `count` made-up video-play events (None: without end), a share of them broken."""
     return DummyDataGenerator(seed, invalid_ratio=invalid_ratio).events(count)
 
 
-def lines_of(source: str) -> Iterator[bytes]:
+def lines_of(source: str, is_stopped: Callable[[], bool] = _never) -> Iterator[bytes]:
     """Yield the lines of an NDJSON file, or of standard input for `-`, without line ends; blank ones are left out.
 
-    Raises ConfigurationError for a file that cannot be opened.
+    Raises ConfigurationError for a file that cannot be opened, and InputStoppedError instead of waiting for more once
+    `is_stopped` says True, which is asked ten times a second.
     """
     if source == "-":
-        return _lines(sys.stdin.buffer)
-    return _lines(_opened(Path(source)), close=True)
+        return _lines(stoppable_stdin(is_stopped))
+    return _lines(_opened(Path(source), is_stopped), close=True)
 
 
 def format_of(source: str, said: Format | None = None) -> Format:
@@ -47,12 +52,12 @@ def format_of(source: str, said: Format | None = None) -> Format:
     return said or ("csv" if source.lower().endswith(".csv") else "ndjson")
 
 
-def csv_rows_of(source: str, contract: Contract) -> Iterator[CsvEvent]:
-    """Yield the rows of a CSV file, or of standard input for `-`.
+def csv_rows_of(source: str, contract: Contract, is_stopped: Callable[[], bool] = _never) -> Iterator[CsvEvent]:
+    """Yield the rows of a CSV file, or of standard input for `-`; for `is_stopped` see `lines_of`.
 
     Raises ConfigurationError for a file that cannot be opened, or whose header does not fit the contract.
     """
-    file = sys.stdin.buffer if source == "-" else _opened(Path(source))
+    file = stoppable_stdin(is_stopped) if source == "-" else _opened(Path(source), is_stopped)
     try:
         try:
             rows = csv_events(file, contract)
@@ -65,9 +70,9 @@ def csv_rows_of(source: str, contract: Contract) -> Iterator[CsvEvent]:
             file.close()
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path, is_stopped: Callable[[], bool]) -> BinaryIO:
     try:
-        return path.open("rb")
+        return open_stoppable(path, is_stopped)
     except OSError as exc:
         raise ConfigurationError(
             f"cannot read events from {path}: {exc.strerror or type(exc).__name__}",

@@ -9,6 +9,7 @@ import math
 import signal
 import sys
 import threading
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +24,7 @@ from postroom.services.event_source import Format, csv_rows_of, format_of, gener
 from postroom.services.journal import AcceptedJournal
 from postroom.services.producer_service import ProducerService
 from postroom.services.spool_view import paths_of, spool_of
+from postroom.services.stoppable_input import InputStoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -197,7 +199,7 @@ class Run:
         for event in self._events():
             if paced and (wait_s := limiter.retry_after()) > _LONG_WAIT_S:
                 self._stop.wait(wait_s - _LONG_WAIT_S / 2)
-            if self._stop.is_set() or self._feed_left_s() <= 0:
+            if self._is_over():
                 return
             # Not `publish_event`, which would wait for the disk for each of them when it writes ahead.
             item = service.admit(event, options.event_type, None, None, None, headers)
@@ -216,6 +218,10 @@ class Run:
         if self._no_room_after_stop is None:  # not in the signal's handler: a clock may take a lock
             self._no_room_after_stop = now
         return self._hurry or now - self._no_room_after_stop >= _ROOM_AFTER_STOP_S
+
+    def _is_over(self) -> bool:
+        """Return whether no more events are to be handed in."""
+        return self._stop.is_set() or self._feed_left_s() <= 0
 
     def _feed_left_s(self) -> float:
         """Return for how many seconds more events may be handed in."""
@@ -250,14 +256,18 @@ class Run:
         return None if options.source == "generator" else format_of(options.source, options.format)
 
     def _events(self) -> Iterator[Event | bytes]:
+        with suppress(InputStoppedError):
+            yield from self._source()
+
+    def _source(self) -> Iterator[Event | bytes]:
         options = self.options
         match self._format():
             case None:
                 yield from generated(options.seed, options.invalid_ratio, options.count)
             case "csv":
-                yield from islice(csv_rows_of(options.source, self._contract()), options.count)
+                yield from islice(csv_rows_of(options.source, self._contract(), self._is_over), options.count)
             case _:
-                yield from islice(lines_of(options.source), options.count)
+                yield from islice(lines_of(options.source, self._is_over), options.count)
 
     def _contract(self) -> Contract:
         """Return the one contract that a header row is compared with before the first event."""

@@ -1,6 +1,7 @@
 """What `postroom run` and `postroom send` promise, on the embedded broker: counts, exit codes, signals, journals."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -129,6 +130,41 @@ def test_a_signal_ends_the_run_in_good_order(number: signal.Signals, code: int, 
     assert process.returncode == code
     assert result["received"] == result["delivered"] > 0
     assert result["unaccounted"] == result["pending"] == 0
+
+
+@pytest.mark.parametrize("source", ["-", "fifo", "fifo.csv", "silent.csv", "nobody"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_ends_a_run_whose_source_says_nothing_more(
+    source: str, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """The read was gone on with, for as long as whoever writes into the pipe has nothing to write: hours."""
+    words = [sys.executable, "-m", "postroom", "run", "--source", source, "--json"]
+    os.mkfifo(tmp_path / source)
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said = "user_id,timestamp\nu1,1\nu2," if source == "fifo.csv" else '{"user_id": "u1", "timestamp": 1}\n{"us'
+        wanted = "delivered 1 "
+        if source == "-":
+            process.stdin.write(said)
+            process.stdin.flush()
+        elif source == "nobody":
+            wanted = "delivered 0 "
+        else:
+            wanted = "delivered 0 " if source == "silent.csv" else wanted
+            pipe = os.open(tmp_path / source, os.O_WRONLY)
+            os.write(pipe, b"user_" if source == "silent.csv" else said.encode())
+        for line in process.stderr:
+            if wanted in line:
+                break
+        process.send_signal(number)
+        result = json.loads(process.stdout.read().splitlines()[-1])
+        process.stderr.read()
+    assert process.returncode == code
+    assert result["received"] == result["delivered"] == (wanted == "delivered 1 ")
 
 
 def test_it_serves_metrics_and_health_while_it_runs(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from postroom.libs.event import DeadLettered, Delivered
 from postroom.libs.exceptions import ConfigurationError
 from postroom.services import event_source
 from postroom.services.event_source import generated, lines_of
+from postroom.services.stoppable_input import InputStoppedError
 from postroom.testing.recording_service import RecordingService
 
 if TYPE_CHECKING:
@@ -101,3 +104,30 @@ def test_generated_events_are_the_same_for_the_same_seed() -> None:
         return [{**event, "timestamp": 0} for event in generated(seed, 0.3, 200)]
 
     assert without_time(3) == without_time(3) != without_time(4)
+
+
+class TestStopped:
+    """Whoever ends a run does not wait for one who writes into its source now and then."""
+
+    def test_what_was_written_is_read_and_then_the_waiting_ends(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        stopped: list[bool] = []
+        lines = lines_of(str(tmp_path / "pipe"), lambda: bool(stopped))
+        writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(GOOD + b"\n" + GOOD[:5],))
+        writer.start()
+        assert next(lines) == GOOD
+        writer.join()
+        assert list(lines) == [GOOD[:5]], "who wrote has closed it: that is its end"
+
+        lines = lines_of(str(tmp_path / "pipe"), lambda: bool(stopped))
+        threading.Timer(0.05, stopped.append, (True,)).start()
+        with pytest.raises(InputStoppedError):
+            next(lines)
+
+    def test_it_is_read_as_fast_and_as_whole_as_a_file(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        content = b"".join(b"%d\n" % number for number in range(300_000))
+        writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,))
+        writer.start()
+        assert b"\n".join(lines_of(str(tmp_path / "pipe"), lambda: False)) + b"\n" == content
+        writer.join()
