@@ -190,6 +190,11 @@ class Lane:
         """
         if self.mask is None or event is None:
             return event, ""
+        if type(event) is CsvEvent:
+            try:
+                event = event.read(self.contract)
+            except DecodeError:
+                return b"", LEFT_OUT
         masked = self.mask.masked(event)
         return (b"", LEFT_OUT) if masked is None else (masked, self.mask.privacy)
 

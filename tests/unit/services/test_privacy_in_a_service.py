@@ -15,6 +15,7 @@ from postroom.libs.event import DeadLettered, DeadLetterReason, Delivered, Faile
 from postroom.libs.exceptions import ConfigurationError
 from postroom.observability.metric_table import HIDDEN
 from postroom.observability.prometheus import render
+from postroom.schemas.csv_events import csv_events
 from postroom.schemas.data_contracts import load_contract
 from postroom.services.health_checks import status_of
 from postroom.services.replay import Replay, Selection
@@ -90,6 +91,25 @@ def test_what_cannot_be_read_has_its_value_left_out() -> None:
         assert record.value == b""
         assert dict(record.headers)["dlq.privacy"] == b"left_out"
         assert "left out" in post.dead_letters[0].damage
+
+
+@pytest.mark.parametrize("how", ["redacted", "hashed"])
+def test_of_a_row_of_csv_only_the_private_cells_are_hidden(how: str) -> None:
+    """A row that can be read is an event like any other; what cannot be read is left out."""
+    rows = b'u1,1795416182091,DE,nobody\nu2,then,DE,secret@b\nu3,1,DE,"secret@c\nu4,1,DE,secret@d,more\n'
+    lines = io.BytesIO(b"user_id,timestamp,country,email\n" + rows)
+    with RecordingService([contract()], config=settings(PII=how)) as post:
+        reasons = [outcome(post, row).reason for row in csv_events(lines, contract())]
+        assert reasons == ["rule_failed", "validation_failed", "decode_failed", "decode_failed"]
+        kept = [(dict(record.headers)["dlq.privacy"].decode(), record.value or b"") for record in post.publisher.records]
+        assert [privacy for privacy, _ in kept] == [how, how, "left_out", "left_out"]
+        assert [value for _, value in kept[2:]] == [b"", b""]
+        for (_, value), user in zip(kept[:2], (b"u1", b"u2"), strict=True):
+            assert b'"user_id":"%s"' % user in value
+            assert b'"country":"DE"' in value
+            assert b"nobody" not in value
+            assert b"secret" not in value
+        assert b'"timestamp":"redacted"' in kept[1][1], "what has not the type of its field may be anything"
 
 
 def test_a_contract_without_such_fields_is_not_touched() -> None:
