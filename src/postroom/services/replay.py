@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from postroom.libs.event import DeadLettered, Delivered, Failed, Outcome, Refused, Spooled
+from postroom.libs.exceptions import QueueFullError
 from postroom.schemas.csv_events import CSV_TYPE, CsvEvent
 from postroom.services.item import TOMBSTONE
 from postroom.streaming.dead_letter_format import MARKER_HEADER, marker_record
@@ -22,6 +23,7 @@ from postroom.streaming.delivery import Action
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from postroom.libs.event import Record
     from postroom.services.lane import Lane
     from postroom.services.producer_service import ProducerService
     from postroom.services.receipt import Receipt
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from postroom.streaming.publisher import Report
 
 _PATIENCE_S = 3600.0
+_MARKER_PATIENCE_S, _MARKER_TRIES = 30.0, 10
 _BATCH = 1_000
 
 
@@ -119,6 +122,7 @@ class Replay:
         self._rules: Counter[str] = Counter()
         self._damages: Counter[str] = Counter()
         self._markers_lost = 0
+        self._is_late = False
 
     def run(self, read: Callable[[], Iterable[ReadRecord]], now_ms: Callable[[], int]) -> ReplayResult:
         """Send again what is meant of a dead letter topic, see `open_letters` for `read`; return the counts."""
@@ -186,16 +190,28 @@ class Replay:
             Refused: "refused",
             Failed: "failed",
         }
-        publisher = self._service.parts.publisher
         for letter, receipt in batch:
             outcome = receipt.result()
             self._counts[names[type(outcome)]] += 1
             if outcome.is_safe:
                 told = letter.letter
-                record = marker_record(letter.topic, told.key, receipt.event_id, told.attempts, now_ms())
-                publisher.publish(record, self._on_marker)
+                self._mark(marker_record(letter.topic, told.key, receipt.event_id, told.attempts, now_ms()))
         batch.clear()
-        publisher.flush(30.0)
+        self._service.parts.publisher.flush(30.0)
+
+    def _mark(self, record: Record) -> None:
+        """Put a marker into the dead letter topic; one for which there is no room in time is lost like any other."""
+        publisher = self._service.parts.publisher
+        for _ in range(_MARKER_TRIES):
+            try:
+                publisher.publish(record, self._on_marker)
+            except QueueFullError:  # Kafka went away, for one, and what waits for it is handed over to the spool
+                if self._is_late or not publisher.wait_for_room(_MARKER_PATIENCE_S):
+                    break
+            else:
+                return
+        self._is_late = True  # that was patience enough: the others would wait as long, one after the other
+        self._markers_lost += 1
 
     def _on_marker(self, report: Report) -> None:
         if report.decision.action is not Action.DELIVERED:

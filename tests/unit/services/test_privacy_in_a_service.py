@@ -101,7 +101,7 @@ def test_of_a_row_of_csv_only_the_private_cells_are_hidden(how: str) -> None:
     with RecordingService([contract()], config=settings(PII=how)) as post:
         reasons = [outcome(post, row).reason for row in csv_events(lines, contract())]
         assert reasons == ["rule_failed", "validation_failed", "decode_failed", "decode_failed"]
-        kept = [(dict(record.headers)["dlq.privacy"].decode(), record.value or b"") for record in post.publisher.records]
+        kept = [(dict(one.headers)["dlq.privacy"].decode(), one.value or b"") for one in post.publisher.records]
         assert [privacy for privacy, _ in kept] == [how, how, "left_out", "left_out"]
         assert [value for _, value in kept[2:]] == [b"", b""]
         for (_, value), user in zip(kept[:2], (b"u1", b"u2"), strict=True):

@@ -12,11 +12,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from postroom.libs.config_loader import load_config
-from postroom.libs.event import DeadLettered, Delivered, Failed, FailedReason, Refused, RefusedReason, Spooled
+from postroom.libs.event import (
+    DeadLettered,
+    DeadLetterReason,
+    Delivered,
+    Failed,
+    FailedReason,
+    Refused,
+    RefusedReason,
+    Spooled,
+)
 from postroom.schemas.data_contracts import contract_from_short_form
 from postroom.services.paths import State
+from postroom.services.replay import Replay, Selection
 from postroom.streaming.dead_letter_queue import rebuild
 from postroom.streaming.delivery import decide
+from postroom.streaming.kafka_reader import ReadRecord
 from postroom.streaming.publisher import Report
 from postroom.streaming.spool.record_format import Kind
 from postroom.streaming.spool.spool import Spool
@@ -29,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from postroom.libs.event import Record
+    from postroom.services.item import Item
     from postroom.services.receipt import Receipt
     from postroom.streaming.publisher import OnDone
     from postroom.streaming.spool.queue_reader import SpooledRecord
@@ -278,6 +290,36 @@ class TestRepeats:
             service.faults.back()
             wait_until(lambda: is_drained(service))
             assert [dict(one.headers).get("x-attempt") for one in service.published] == [None] * 20
+
+
+class TestReplay:
+    def test_where_there_is_no_room_for_markers_it_ends_in_good_order_and_counts_them(self, tmp_path: Path) -> None:
+        """A hiccup of Kafka, whose records are being handed over, ended it with QueueFullError and no result."""
+        with service_with(tmp_path) as service:
+            for number in range(3):
+                service.fail_next(DeadLetterReason.REJECTED_BY_BROKER)
+                service.publish_event(event(number)).result(PATIENCE_S)
+            letters = [
+                ReadRecord(one.topic, 0, at, one.key, one.value, one.headers, 0)
+                for at, one in enumerate(service.publisher.records)
+            ]
+            replay, events = Replay(service, Selection()), []
+            service.faults.away()
+            hand_over = service.hand_over
+
+            def and_then_none(item: Item, timeout: float, **more: Any) -> None:
+                hand_over(item, timeout, **more)
+                events.append(item)
+                if len(events) == len(letters):
+                    item.receipt.result(PATIENCE_S)
+                    service.faults.queue_full()
+
+            service.hand_over = and_then_none  # type: ignore[assignment,method-assign]
+            result = replay.run(lambda: letters, lambda: 0)
+            assert (result.selected, result.delivered, replay.markers_lost) == (3, 3, 3)
+            service.faults.queue_has_room().back()
+            wait_until(lambda: is_drained(service))
+            assert numbers(service) == [0, 1, 2]
 
 
 class TestRejected:
