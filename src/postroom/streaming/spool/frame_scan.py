@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.group_format import GroupHead, Table
 
 _CHUNK_BYTES = 256 * 1024
+# A file that is looked at while it grows may have more than was read of it ahead: what is not good is read once more.
+_LOOKS = 2
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -114,15 +116,15 @@ class FrameScan:
 
     def _body(self, table: Table, index: int, offset: int, end: int) -> Frame | Damage:
         length = table.lengths[index]
-        at = self._load(offset, length, end)
-        if at is None:
-            return self._damaged(offset, end, end)
-        body, stored = self._buffer[at : at + length], None
-        if crc32c(body) == table.checksums[index]:
-            with contextlib.suppress(ValueError):
-                stored = parse_body(body)
-        if stored is not None:
-            return Frame(offset, length, self.next_sequence - 1, stored)
+        for _ in range(_LOOKS):
+            at = self._load(offset, length, end)
+            if at is None:
+                return self._damaged(offset, end, end)
+            body = self._buffer[at : at + length]
+            if crc32c(body) == table.checksums[index]:
+                with contextlib.suppress(ValueError):
+                    return Frame(offset, length, self.next_sequence - 1, parse_body(body))
+            self._buffer = b""
         is_last = index + 1 == len(table.lengths) and self.groups_end >= end
         return Damage(offset, length, is_last)
 
@@ -157,11 +159,12 @@ class FrameScan:
         places = [begin + HEAD_BYTES]
         if head.frames > 1:
             places.append(begin + 2 * HEAD_BYTES + head.table_bytes + head.body_bytes)
-        for place in places:
+        for place in places * _LOOKS:
             at = self._load(place, head.table_bytes, end)
             table = None if at is None else parse_table(head, self._buffer[at : at + head.table_bytes])
             if table is not None:
                 return table
+            self._buffer = b""
         return None
 
     def _load(self, offset: int, count: int, end: int) -> int | None:
@@ -181,7 +184,7 @@ class FrameScan:
 
     def _resynchronised(self, begin: int, end: int) -> tuple[GroupHead | None, int]:
         """Return the head of the group at `begin` from its copy, or None and where the next group begins."""
-        self._buffer = b""  # a file that is looked at while it grows may have more than was read of it
+        self._buffer = b""
         rest = self._file.read_at(end - begin, begin)
         found = find_head(self._seed, self._kind, rest, self.next_sequence, copy=False)
         if found is not None:

@@ -78,7 +78,7 @@ def test_a_file_that_grows_while_it_is_read_is_read_to_its_end(counts: list[int]
             break
         found.append(one)
     assert len(found) <= 2 * len(bodies), "it goes on for ever"
-    if passed == 0:
+    if not any(isinstance(one, Damage) for one in found[:passed]):
         assert _sequences(found) == list(range(1, len(bodies) + 1))
 
 
