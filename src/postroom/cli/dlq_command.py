@@ -111,12 +111,18 @@ def show(
     if as_json:
         write_json(told[-1])
         return
-    out = stdout_console()
     for each in told:
-        for name, value in each.items():
-            if value not in ("", None, []) and name not in {"kind", "headers"}:
-                out.print(f"[bold]{name:16}[/] ", end="")
-                out.print(value if isinstance(value, str) else _json(value), markup=False)
+        _print_letter(each)
+
+
+def _print_letter(told: dict[str, Any]) -> None:
+    """All that is known of a dead letter; the lines of a text are kept, and nothing in it can command a terminal."""
+    out = stdout_console()
+    for name, value in told.items():
+        if value not in ("", None, []) and name not in {"kind", "headers"}:
+            text = value if isinstance(value, str) else _json(value)
+            out.print(f"[bold]{name:16}[/] ", end="")
+            out.print("\n".join(map(printable, text.splitlines())), markup=False)
 
 
 @app.command()
