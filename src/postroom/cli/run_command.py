@@ -212,19 +212,24 @@ def _endpoint(job: "Run", settings: "Config", notes: "Console") -> "Iterator[Non
 def _show_samples(out: "Console", job: "Run") -> None:
     """Read a few events and dead letters back from the embedded broker, before it is gone."""
     from rich.table import Table
+    from rich.text import Text
 
-    from postroom.services.samples import read_samples
+    from postroom.cli.words import printable
+    from postroom.services.samples import Sample, read_samples
+
+    def cells(sample: Sample) -> "list[Text]":  # what others wrote is no markup, and commands no terminal
+        return [Text(printable(part)) for part in (sample.place, sample.key, sample.text)]
 
     events, dead_letters = read_samples(job.service, _SAMPLE)
     if events:
         table = Table("partition, offset", "key", "event", title="Read back from Kafka", title_justify="left")
         for event in events:
-            table.add_row(event.place, event.key, event.text, style="green")
+            table.add_row(*cells(event), style="green")
         out.print(table)
     if dead_letters:
         table = Table("partition, offset", "reason", "what is wrong", title="Dead letters", title_justify="left")
         for letter in dead_letters:
-            table.add_row(letter.place, letter.key, letter.text, style="yellow")
+            table.add_row(*cells(letter), style="yellow")
         out.print(table)
 
 

@@ -41,7 +41,9 @@ class Reader:
         return [self._record]
 
 
-@pytest.mark.parametrize("event", [f"id,n\r\n{HOSTILE},1".encode(), {"id": HOSTILE, HOSTILE: 1}], ids=["csv", "mapping"])
+@pytest.mark.parametrize(
+    "event", [f"id,n\r\n{HOSTILE},1".encode(), {"id": HOSTILE, HOSTILE: 1}], ids=["csv", "mapping"]
+)
 def test_nothing_in_a_dead_letter_commands_the_terminal_that_shows_it(
     event: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

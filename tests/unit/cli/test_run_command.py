@@ -205,6 +205,18 @@ def test_a_person_gets_a_summary_samples_and_what_to_try_next(capsys: pytest.Cap
         assert part in told
 
 
+def test_what_events_hold_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A closing tag that nothing had opened ended the whole run with a traceback, after everything was delivered."""
+    source = tmp_path / "events.ndjson"
+    source.write_text(
+        '{"user_id": "[/bold]\\u001b[2J[red]", "timestamp": 1}\n{"user_id": "b", "timestamp": 1, "[/x]": 1}\n'
+    )
+    assert main(["run", "--source", str(source)]) == 0
+    shown = capsys.readouterr().out
+    assert "[/bold]?[2J[red]" in shown
+    assert "\x1b" not in shown
+
+
 def test_send_never_falls_back_to_the_embedded_broker(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     source = tmp_path / "events.ndjson"
     source.write_text('{"user_id": "u1", "timestamp": 1}\n')
