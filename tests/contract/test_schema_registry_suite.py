@@ -343,6 +343,13 @@ class TestCompatibility:
         with pytest.raises(IncompatibleSchemaError):
             client.register(subject, order(A, B))
 
+    def test_a_subject_s_own_rule_is_told_from_none(self, client: SchemaRegistryClient, subject: str) -> None:
+        assert client.own_compatibility(subject) in {None, Compatibility.NONE}
+        client.register(subject, order(A))
+        assert client.own_compatibility(subject) in {None, Compatibility.NONE}
+        client.set_compatibility(subject, "FORWARD")
+        assert client.own_compatibility(subject) is Compatibility.FORWARD
+
     def test_a_version_that_is_not_there_is_not_judged(self, client: SchemaRegistryClient, subject: str) -> None:
         client.register(subject, order(A))
         with pytest.raises(SubjectNotFoundError):

@@ -40,7 +40,7 @@ def test_from_the_first_version_to_a_change_that_is_stopped(
     assert check() == (0, "new")
     assert main(["contracts", "register"]) == 0
     with SchemaRegistryClient(url) as client:
-        client.set_compatibility(f"{topic}-value", "BACKWARD")
+        assert client.own_compatibility(f"{topic}-value") == "BACKWARD"
     capsys.readouterr()
     assert check() == (0, "registered")
 

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from postroom.cli import contracts_diff, contracts_draft, contracts_lint, contracts_pages, contracts_registered
+from postroom.cli import (
+    contracts_diff,
+    contracts_draft,
+    contracts_lint,
+    contracts_pages,
+    contracts_register,
+    contracts_registered,
+)
 from postroom.cli.border import FAILED, stdout_console, write_json
 from postroom.cli.options import AsJson, ConfigFile, Environment, Registry, settings_from_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from postroom.libs.config_loader import Config
     from postroom.libs.event import Violation
     from postroom.schemas.data_contracts import Contract
 
@@ -37,8 +43,9 @@ def list_contracts(config: ConfigFile = None, env: Environment = None, as_json: 
 
     Examples: `postroom contracts list`, `postroom contracts list --config config/kafka.yaml --json`
     """
-    settings = settings_from_options(config=config, env=env)
-    contracts = list(_configured(settings).values())
+    from postroom.schemas.data_contracts import configured_contracts
+
+    contracts = list(configured_contracts(settings_from_options(config=config, env=env).contracts.path).values())
     if as_json:
         write_json([_summary(contract) for contract in contracts])
         return
@@ -63,9 +70,10 @@ def show(
 
     Examples: `postroom contracts show user_event`, `postroom contracts show user_event --json`
     """
-    from postroom.schemas.data_contracts import find_contract
+    from postroom.schemas.data_contracts import configured_contracts, find_contract
 
-    contract = find_contract(_configured(settings_from_options(config=config, env=env)), name)
+    path = settings_from_options(config=config, env=env).contracts.path
+    contract = find_contract(configured_contracts(path), name)
     if as_json:
         write_json({**_summary(contract), "schema": contract.schema})
         return
@@ -133,55 +141,6 @@ def check(
         typer.echo(f"{checked} event{'' if checked == 1 else 's'} checked against {contracts[0].name}: {wrong} invalid")
     if wrong:
         raise typer.Exit(FAILED)
-
-
-@app.command()
-def register(
-    names: Annotated[list[str] | None, typer.Argument(help="Contracts of the settings; all of them if none.")] = None,
-    registry: Registry = None,
-    config: ConfigFile = None,
-    env: Environment = None,
-    as_json: AsJson = False,
-) -> None:
-    """Register the schemas of contracts in the Schema Registry; one that is there already keeps its id.
-
-    What a contract refers to must be there first. Metadata and rules go along; what the registry does not keep of them
-    is told on stderr and as `dropped`, and is no error.
-
-    Examples: `postroom contracts register`,
-    `postroom contracts register user_event --registry http://localhost:8081`
-    """
-    from postroom.schemas.data_contracts import find_contract
-    from postroom.schemas.registration import register_and_read_back, registration_of
-    from postroom.schemas.schema_registry_client import SchemaRegistryClient, subject_name
-    from postroom.schemas.shared_topics import check_shared_topics
-
-    settings = settings_from_options(registry=registry, config=config, env=env)
-    contracts = _configured(settings)
-    check_shared_topics(contracts.values(), settings)
-    chosen = [find_contract(contracts, name) for name in names] if names else list(contracts.values())
-    done = []
-    with SchemaRegistryClient(settings=settings.schema_registry) as client:
-        for contract in chosen:
-            topic = settings.topic(contract.topic)
-            subject = subject_name(settings.schema_registry.subject_strategy, topic, contract.record_name)
-            got = register_and_read_back(client, subject, registration_of(contract))
-            told = {"contract": contract.name, "subject": subject, "schema_id": got.schema_id}
-            done.append({**told, "dropped": list(got.dropped)})
-            if not as_json:
-                typer.echo(f"{contract.name}: {subject} has schema id {got.schema_id}")
-            if got.dropped:
-                parts = ", ".join(got.dropped)
-                typer.echo(f"warning: {contract.name}: the registry did not keep {parts}; postroom does", err=True)
-    if as_json:
-        write_json({"registered": done})
-
-
-def _configured(settings: "Config") -> "dict[str, Contract]":
-    from postroom.schemas.data_contracts import load_contracts, packaged_contracts
-
-    path = settings.contracts.path
-    return load_contracts(path) if path else packaged_contracts()
 
 
 def _summary(contract: "Contract") -> dict[str, Any]:
@@ -302,6 +261,7 @@ def _tell_line(number: int, problems: "list[Violation]", *, as_json: bool) -> No
 
 
 for _name, _command in (
+    ("register", contracts_register.register),
     ("diff", contracts_diff.diff),
     ("lint", contracts_lint.lint),
     ("test", contracts_lint.examples),

@@ -160,6 +160,10 @@ class FolderRegistry:
             self._ids(state, subject)
         return state.rule(subject)
 
+    def own_compatibility(self, subject: str) -> Compatibility | None:
+        """The rule that the subject was given; None when it was not."""
+        return self._read().rules.get(subject)
+
     def set_compatibility(self, subject: str, level: Compatibility) -> None:
         """Give the subject a rule, also before its first schema. On return it is on the disk."""
         with self._locked():

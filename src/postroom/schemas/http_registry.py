@@ -27,6 +27,8 @@ from postroom.libs.exceptions import (
     SchemaRegistryError,
 )
 from postroom.schemas.registry_answers import (
+    NO_RULE_OF_ITS_OWN,
+    UNKNOWN_SUBJECT,
     Answer,
     avro_text,
     boolean_field,
@@ -154,6 +156,16 @@ class HttpRegistry:
     def get_compatibility(self, subject: str) -> Compatibility:
         """The subject's own rule, else the registry's."""
         answer = self._ask("GET", "config", subject, query={"defaultToGlobal": "true"})
+        return self._rule(answer, subject)
+
+    def own_compatibility(self, subject: str) -> Compatibility | None:
+        """The subject's own rule; None without one, for which Apicurio may say NONE."""
+        answer = self._ask("GET", "config", subject)
+        if answer.status == 404 and answer.error()[0] in {UNKNOWN_SUBJECT, NO_RULE_OF_ITS_OWN}:
+            return None
+        return self._rule(answer, subject)
+
+    def _rule(self, answer: Answer, subject: str) -> Compatibility:
         level = text_field(self._accepted(answer, subject), "compatibilityLevel")
         try:
             return Compatibility(level)

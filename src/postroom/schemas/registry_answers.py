@@ -24,7 +24,7 @@ _NOT_A_REGISTRY = (
     "check schema_registry.url: some registries speak Confluent's API under a path, Apicurio under /apis/ccompat/v7"
 )
 
-UNKNOWN_SUBJECT, UNKNOWN_VERSION, UNKNOWN_SCHEMA, INVALID_SCHEMA = 40401, 40402, 40403, 42201
+UNKNOWN_SUBJECT, UNKNOWN_VERSION, UNKNOWN_SCHEMA, NO_RULE_OF_ITS_OWN, INVALID_SCHEMA = 40401, 40402, 40403, 40408, 42201
 """Error codes of Confluent's REST API."""
 
 

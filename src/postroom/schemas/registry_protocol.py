@@ -86,6 +86,10 @@ class Registry(Protocol):
         """The rule that holds for the subject."""
         ...
 
+    def own_compatibility(self, subject: str) -> Compatibility | None:
+        """The rule that the subject itself was given; None when it has none, or is not there."""
+        ...
+
     def set_compatibility(self, subject: str, level: Compatibility) -> None:
         """Give the subject a rule."""
         ...

@@ -162,6 +162,13 @@ class SchemaRegistryClient:
         """The rule that holds for the subject: its own, else the registry's."""
         return self._connected().get_compatibility(check_subject(subject))
 
+    def own_compatibility(self, subject: str) -> Compatibility | None:
+        """The rule that the subject itself was given; None without one, and for a subject that is not there.
+
+        A server such as Apicurio does not tell NONE from "not said" and may answer NONE for both.
+        """
+        return self._connected().own_compatibility(check_subject(subject))
+
     def set_compatibility(self, subject: str, level: Compatibility | str) -> None:
         """Give the subject a rule. Raises ValueError when `level` is none of `Compatibility`."""
         self._connected().set_compatibility(check_subject(subject), Compatibility(level))

@@ -159,6 +159,50 @@ class TestRegister:
         assert json.loads(told.out)["registered"][0]["dropped"] == dropped
         assert told.err == f"warning: order: the registry did not keep {', '.join(dropped)}; postroom does\n"
 
+    def test_the_contract_s_word_becomes_the_subject_s_rule(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("order.yaml").write_text(f"{ORDER}compatibility: FULL\n")
+        assert main(["contracts", "register"]) == 0
+        assert capsys.readouterr().out.splitlines()[0] == "order: orders-value has the rule FULL now"
+        with SchemaRegistryClient("registry") as client:
+            assert client.get_compatibility("orders-value") == "FULL"
+        assert main(["contracts", "register"]) == 0
+        assert capsys.readouterr().out == "order: orders-value has schema id 1\n"
+
+    def test_what_is_registered_is_judged_by_its_own_word(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["contracts", "register"]) == 0
+        Path("order.yaml").write_text(ORDER.replace("total: double", "sum: double") + "compatibility: BACKWARD\n")
+        assert main(["contracts", "register"]) == 1
+        assert "BACKWARD" in capsys.readouterr().err
+
+    def test_a_rule_that_somebody_gave_the_subject_is_overruled_only_when_asked(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with SchemaRegistryClient("registry") as client:
+            client.set_compatibility("orders-value", "FULL")
+        Path("order.yaml").write_text(f"{ORDER}compatibility: BACKWARD\n")
+        assert main(["contracts", "register"]) == 1
+        told = capsys.readouterr().err
+        assert "orders-value has the rule FULL in the registry, the contract order says BACKWARD" in told
+        assert "--set-compatibility" in told
+        with SchemaRegistryClient("registry") as client:
+            assert client.subjects() == ()
+        assert main(["contracts", "register", "--set-compatibility"]) == 0
+        assert "has the rule BACKWARD now (it was FULL)" in capsys.readouterr().out
+        assert main(["contracts", "register", "--json"]) == 0
+        (done,) = json.loads(capsys.readouterr().out)["registered"]
+        assert (done["compatibility"], done["compatibility_set"], done["registry_rule_before"]) == (
+            "BACKWARD", False, "BACKWARD",
+        )  # fmt: skip
+
+    def test_a_contract_without_a_word_leaves_the_rule_alone(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with SchemaRegistryClient("registry") as client:
+            client.set_compatibility("orders-value", "FULL")
+        assert main(["contracts", "register", "--json"]) == 0
+        (done,) = json.loads(capsys.readouterr().out)["registered"]
+        assert (done["compatibility"], done["compatibility_set"]) == (None, False)
+        with SchemaRegistryClient("registry") as client:
+            assert client.get_compatibility("orders-value") == "FULL"
+
     def test_an_unknown_name_registers_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["contracts", "register", "order", "gone"]) == 1
         with SchemaRegistryClient("registry") as client:

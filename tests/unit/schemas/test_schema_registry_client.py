@@ -354,6 +354,15 @@ class TestRefusals:
         with asking(odd) as registry, pytest.raises(SchemaRegistryError, match="none of Confluent's"):
             registry.get_compatibility("clicks")
 
+    @pytest.mark.parametrize("code", [40401, 40408])
+    def test_a_subject_without_a_rule_of_its_own_has_none(self, code: int) -> None:
+        with asking(says(404, {"error_code": code, "message": "not there"})) as registry:
+            assert registry.own_compatibility("clicks") is None
+
+    def test_an_address_without_a_registry_is_not_taken_for_a_subject_without_a_rule(self) -> None:
+        with asking(says(404, {"error_code": 404})) as registry, pytest.raises(SchemaRegistryError):
+            registry.own_compatibility("clicks")
+
     def test_a_schema_that_is_not_avro_is_refused(self) -> None:
         proto = {**GOOD, "schemaType": "PROTOBUF"}
         with RubbishServer(says(200, proto)) as server, client(server.url) as registry:
