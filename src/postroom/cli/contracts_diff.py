@@ -14,7 +14,8 @@ from postroom.schemas.registry_protocol import Compatibility
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from postroom.schemas.contract_diff import Change, Side
+    from postroom.schemas.contract_changes import Change
+    from postroom.schemas.contract_diff import Side
     from postroom.schemas.schema_registry_client import SchemaRegistryClient
 
 _VERSION = re.compile(r"(?P<subject>.+)@(?P<version>[1-9][0-9]*|latest|all)")
@@ -134,6 +135,8 @@ def _show(old: "Side", new: "Side", changes: "Sequence[Change]") -> None:
             typer.echo(_row("", "", "", f"  new readers of old events: {reason}"))
         for reason in change.forward:
             typer.echo(_row("", "", "", f"  old readers of new events: {reason}"))
+        if change.producers:
+            typer.echo(_row("", "", "", f"  producers of this version: {change.producers}"))
         if change.note:
             typer.echo(_row("", "", "", f"  {change.note}"))
 
@@ -147,6 +150,11 @@ def _tell_verdict(changes: "Sequence[Change]", level: Compatibility, broken: "Se
     typer.echo(verdicts)
     if any(change.silent for change in broken):
         typer.echo("silent: no registry refuses it, but readers fail on some values or take them for others")
+    stricter = sum(bool(change.producers) for change in changes)
+    if stricter:
+        typer.echo(
+            f"Producers: {many(stricter, 'change')} may stop events that pass today; no reader is broken by that"
+        )
     says = f"breaking, by {many(len(broken), 'change')}" if broken else "not breaking"
     typer.echo(f"Under {level}: {says}")
 
@@ -181,6 +189,7 @@ def _change_as_json(change: "Change") -> dict[str, Any]:
         "breaks_backward": list(change.backward),
         "breaks_forward": list(change.forward),
         "silent": change.silent,
+        "producers": change.producers,
         "note": change.note,
         "against": change.against or None,
     }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from postroom.schemas.compatibility import breaks, directions
+from postroom.schemas.compatibility import breaks
+from postroom.schemas.contract_changes import Change, contract_changes, version_change
 from postroom.schemas.registry_protocol import Compatibility
 from postroom.schemas.schema_changes import SchemaChange, schema_changes
 from postroom.schemas.schema_shape import shape_of
@@ -35,42 +35,6 @@ _EXPLAINED_BY: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 }
 """Which changes at the path of a misfit explain it: when the new schema reads, and when the old one does."""
 
-_IN_SCHEMA: Final = frozenset(("schema", "schema_json", "record_name", "source", "avro", "governance", "version"))
-_NOTES: Final[dict[str, str]] = {
-    "name": "this is another event type: callers and settings have to name it anew",
-    "topic": "consumers of the old topic see nothing new",
-    "key_field": "events go to other partitions than before: their order is not kept across the change",
-    "partitions": "keys go to other partitions than before: their order is not kept across the change",
-    "retention_ms": "postroom does not change a topic that exists; with less, events are deleted earlier",
-    "headers": "consumers see other headers",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One change, and what it breaks.
-
-    `backward` and `forward` say why the new schema cannot read old data, and old readers not the new; empty where
-    they can. `silent`: no registry refuses it for that. `note` is what follows outside of schemas. `against` names
-    an older version, for what is found only in comparison with that.
-    """
-
-    path: str
-    code: str
-    text: str
-    backward: tuple[str, ...] = ()
-    forward: tuple[str, ...] = ()
-    silent: bool = False
-    note: str = ""
-    against: str = ""
-
-    def is_breaking(self, level: Compatibility) -> bool:
-        """Whether it breaks what the level asks for; one of an older version only under a transitive level."""
-        backward, forward = directions(level)
-        if self.against and not level.value.endswith("TRANSITIVE"):
-            return False
-        return bool((backward and self.backward) or (forward and self.forward))
-
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -89,13 +53,13 @@ def diff(new: Side, earlier: Sequence[Side]) -> list[Change]:
     old = earlier[-1]
     found: list[Change] = []
     if old.contract is not None and new.contract is not None:
-        found += _contract_changes(old.contract, new.contract)
+        found += contract_changes(old.contract, new.contract)
     shapes, shape = [shape_of(side.schema) for side in earlier], shape_of(new.schema)
     broken = breaks(shape, shapes, Compatibility.FULL_TRANSITIVE)
     last = len(earlier) - 1
     found += _joined(schema_changes(shapes[-1], shape), [one for one in broken if one.earlier == last])
     if old.contract is not None and new.contract is not None and found:
-        found += _version_change(old.contract.version, new.contract.version)
+        found += version_change(old.contract.version, new.contract.version)
     for one in broken:
         if one.earlier != last:
             found.append(_alone(one, earlier[one.earlier].label))
@@ -144,37 +108,3 @@ def _alone(one: Break, against: str) -> Change:
     misfit, why = one.misfit, (one.misfit.text,)
     backward, forward = (why, ()) if one.backward else ((), why)
     return Change(misfit.path, misfit.code, misfit.text, backward, forward, misfit.silent, against=against)
-
-
-def _contract_changes(old: Contract, new: Contract) -> list[Change]:
-    """What is different outside of the schema: every attribute of a contract, also those that are added later."""
-    found = []
-    for item in dataclasses.fields(new):
-        before, after = getattr(old, item.name), getattr(new, item.name)
-        if item.name not in _IN_SCHEMA and before != after:
-            name = "key" if item.name == "key_field" else item.name
-            values = f" from {_shown(before)} to {_shown(after)}" if _is_short(before, after) else ""
-            text = f"changed{values}"
-            found.append(Change(name, f"{name}_changed", text, note=_NOTES.get(item.name, "")))
-    if old.governance.compatibility != new.governance.compatibility:
-        was, now = old.governance.compatibility or "not said", new.governance.compatibility or "not said"
-        note = "later changes are judged by the new word"
-        found.append(Change("compatibility", "compatibility_changed", f"changed from {was} to {now}", note=note))
-    if old.governance.examples != new.governance.examples:
-        found.append(Change("examples", "examples_changed", "changed"))
-    return found
-
-
-def _version_change(old: int, new: int) -> list[Change]:
-    if new > old:
-        return [Change("version", "version_raised", f"changed from {old} to {new}")]
-    text = f"is still {new}" if new == old else f"went back from {old} to {new}"
-    return [Change("version", "version_not_raised", text, note="a changed contract gets the next number")]
-
-
-def _is_short(*values: object) -> bool:
-    return all(value is None or (isinstance(value, (int, str)) and len(str(value)) <= 60) for value in values)
-
-
-def _shown(value: object) -> str:
-    return "nothing" if value is None or value in ("", -1) else str(value)

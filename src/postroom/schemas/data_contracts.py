@@ -44,6 +44,7 @@ class Contract:
     -1, and `retention_ms` is None, where the cluster's defaults shall do; a `retention_ms` of -1 means for ever.
     `dead_letter_topic` is None where the contract names none: then it is the topic with `dead_letters.suffix` behind.
     `rules` are all of its rules, `conditions` runs those that are for writing; it is None where there are none.
+    `known_bad` has for each of these an event in its JSON form that breaks it and no other.
     `tombstones` says whether records without a value may be published, `governance` what it says about its versions.
     `schema` is the Avro schema in JSON form (not to be changed) with all that it refers to in it, `schema_json` its
     canonical text for the registry, without the types that stand under subjects of their own: those are `references`.
@@ -75,6 +76,7 @@ class Contract:
     conditions: Conditions | None = field(default=None, repr=False, compare=False)
     field_tags: FieldTags = field(default_factory=dict, repr=False, compare=False)
     tombstones: bool = False
+    known_bad: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __hash__(self) -> int:
         return hash((self.name, self.version, self.schema_json))
@@ -205,4 +207,5 @@ def _contract(text: ContractText) -> Contract:
         conditions=conditions,
         field_tags=field_tags,
         tombstones=text.tombstones,
+        known_bad=text.known_bad,
     )

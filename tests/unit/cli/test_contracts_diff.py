@@ -104,3 +104,21 @@ class TestRegistry:
         told = json.loads(capsys.readouterr().out)
         assert [change["code"] for change in told["changes"]] == ["field_added"]
         assert main(["contracts", "diff", "orders@1", "orders@7", "--registry", "registry"]) == 1
+
+
+class TestRules:
+    RULED = V2 + (
+        "ruleSet: {domainRules: [{name: positive, type: CEL, expr: message.total > 0.0}]}\n"
+        "known_bad: {positive: {id: a, total: -1}}\n"
+    )
+
+    def test_a_new_rule_is_told_to_producers_and_breaks_no_reader(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("v2.yaml").write_text(self.RULED)
+        assert main(["contracts", "diff", "v1.yaml", "v2.yaml"]) == 0
+        out = capsys.readouterr().out
+        assert "ok        ok        ok        ruleSet.positive: rule of type CEL and mode WRITE added\n" in out
+        assert "  producers of this version: an event that breaks it becomes a dead letter\n" in out
+        assert "\nProducers: 1 change may stop events that pass today; no reader is broken by that\n" in out
+        assert main(["contracts", "diff", "v1.yaml", "v2.yaml", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)["changes"]
+        assert [bool(change["producers"]) for change in told if change["code"] == "rule_added"] == [True]

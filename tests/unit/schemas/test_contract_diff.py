@@ -10,7 +10,8 @@ import pytest
 
 from postroom.schemas.avro_schema import canonical_json
 from postroom.schemas.compatibility import RULES, breaks
-from postroom.schemas.contract_diff import _EXPLAINED_BY, Change, Side, breaking, diff
+from postroom.schemas.contract_changes import Change
+from postroom.schemas.contract_diff import _EXPLAINED_BY, Side, breaking, diff
 from postroom.schemas.data_contracts import Contract, load_contract
 from postroom.schemas.registry_protocol import Compatibility
 from postroom.schemas.schema_changes import schema_changes
