@@ -16,7 +16,7 @@ _Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Contract 
 
 
 def lint(files: _Files, as_json: AsJson = False) -> None:
-    """Say what contracts could say better; exit code 1 if anything is found.
+    """Say what contracts could say better, rules and private fields included; exit code 1 if anything is found.
 
     A finding has a code, which silences it in the contract file: `lint_ignore: [key_missing, doc_missing device]`.
 
@@ -41,7 +41,10 @@ def lint(files: _Files, as_json: AsJson = False) -> None:
 
 
 def examples(files: _Files, as_json: AsJson = False) -> None:
-    """Try the examples of contracts; exit code 1 if one of them is not the good event it should be.
+    """Try the examples and the rules of contracts; exit code 1 if an example is not the good event it should be.
+
+    Each rule is tried on its known-bad event, and its outcome is told. A rule that does not stop its event, or an event
+    that breaks more than its rule, is an error of the contract: exit code 1, with file and line.
 
     Examples: `postroom contracts test contracts/`, `postroom contracts test order.yaml --json`
     """
@@ -56,14 +59,17 @@ def examples(files: _Files, as_json: AsJson = False) -> None:
             for bad in one["failed"]:
                 for violation in bad["violations"]:
                     typer.echo(f"{one['contract']}: example {bad['example']}: {_words(violation)}")
+            for rule in one["rules"]:
+                typer.echo(f"{one['contract']}: rule {rule['rule']}: {_result(rule)}")
             count = many(one["examples"], "example")
-            typer.echo(f"{one['contract']}: {count}, {len(one['failed'])} failed")
+            ruled = f"; {many(len(one['rules']), 'rule')}" if one["rules"] else ""
+            typer.echo(f"{one['contract']}: {count}, {len(one['failed'])} failed{ruled}")
     if failed:
         raise typer.Exit(FAILED)
 
 
 def _tried(contract: "Contract") -> dict[str, Any]:
-    from postroom.schemas.contract_examples import try_examples
+    from postroom.schemas.contract_examples import try_examples, try_known_bad
 
     tried = try_examples(contract)
     failed = [
@@ -76,7 +82,23 @@ def _tried(contract: "Contract") -> dict[str, Any]:
         for one in tried
         if one.violations
     ]
-    return {"contract": contract.name, "examples": len(tried), "failed": failed}
+    rules = [
+        {
+            "rule": one.rule.name,
+            "tried": not one.not_tried,
+            "result": one.not_tried or "broken as it should be",
+            "paths": list(one.paths),
+            "action": None if one.not_tried else one.rule.action.value,
+        }
+        for one in try_known_bad(contract)
+    ]
+    return {"contract": contract.name, "examples": len(tried), "failed": failed, "rules": rules}
+
+
+def _result(rule: dict[str, Any]) -> str:
+    if not rule["tried"]:
+        return f"not tried, it is {rule['result']}"
+    return printable(f"its known-bad event breaks it at {', '.join(rule['paths'])} ({rule['action']})")
 
 
 def _words(violation: dict[str, str]) -> str:

@@ -44,3 +44,32 @@ def test_events_are_checked_against_rules_too(tmp_path: Path, capsys: pytest.Cap
     assert main(["contracts", "check", str(path), str(events)]) == 1
     first = capsys.readouterr().out.splitlines()[0]
     assert first == "line 2: id: named, expected the condition of the rule, found condition not met"
+
+
+def test_test_tries_each_rule_on_its_known_bad_event_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ruled.yaml"
+    path.write_text(f"{RULED}examples: [{{id: a}}]\n", encoding="utf-8")
+    assert main(["contracts", "test", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "ruled: rule named: its known-bad event breaks it at id (DLQ)",
+        "ruled: rule later: not tried, it is disabled",
+        "ruled: rule theirs: not tried, it is for readers",
+        "ruled: 1 example, 0 failed; 3 rules",
+    ]
+    assert main(["contracts", "test", str(path), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["contracts"]
+    assert told["rules"][0] == {
+        "rule": "named", "tried": True, "result": "broken as it should be", "paths": ["id"], "action": "DLQ",
+    }  # fmt: skip
+    assert (told["rules"][1]["tried"], told["rules"][1]["result"]) == (False, "disabled")
+
+
+def test_a_rule_that_its_known_bad_event_meets_is_an_error_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ruled.yaml"
+    path.write_text(RULED.replace('{id: ""}', "{id: a}"), encoding="utf-8")
+    assert main(["contracts", "test", str(path)]) == 1
+    assert "ruled.yaml:10: known_bad.named meets the rule" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from postroom.schemas.contract_examples import try_examples
+from postroom.schemas.contract_examples import try_examples, try_known_bad
 from postroom.schemas.contract_lint import CODES, lint
 from postroom.schemas.contract_starter import starter, type_name
 from postroom.schemas.data_contracts import Contract, load_contract
@@ -34,7 +34,11 @@ schema:
     - {name: kind, doc: What., type: {type: enum, name: Kind, symbols: [A, B], default: A}}
     - {name: inner, doc: More., type: {type: record, name: Inner, doc: More., fields: [{name: x, type: int, doc: X.}]}}
 examples: [{id: a, at: "2026-01-31T12:00:00Z", size: 1.5, kind: A, inner: {x: 1}}]
+ruleSet: {domainRules: [{name: theirs, doc: For readers., type: ENCRYPT, mode: READ}]}
 """
+RULED = GOOD.replace("[{name: theirs", "[{name: sized, type: CEL, expr: message.size > 0.0}, {name: theirs") + (
+    "known_bad: {sized: {id: a, at: 0, size: 0, kind: A, inner: {x: 1}}}\n"
+)
 
 
 def contract(tmp_path: Path, text: str) -> Contract:
@@ -62,6 +66,8 @@ CASES = [
     (", default: A", "", "enum_without_default", "kind"),
     ("default: null, ", "", "optional_without_default", "note"),
     ('["null", string]', '["null", long, string]', "union_of_many", "note"),
+    ("doc: For readers., ", "", "rule_doc_missing", "ruleSet.theirs"),
+    ("name: note", "name: contact_email", "private_without_tag", "contact_email"),
 ]  # fmt: skip
 
 
@@ -97,6 +103,35 @@ class TestFindings:
         (finding,) = lint(contract(tmp_path, f"{GOOD}lint_ignore: [{entry}]\n"))
         assert (finding.code, finding.text) == ("unused_ignore", says)
 
+    @pytest.mark.parametrize(
+        ("field", "found"),
+        [
+            ("name: name, type: string", True),
+            ("name: last_name, type: string", True),
+            ("name: client_ip, type: bytes", True),
+            ("name: phone_numbers, type: {type: array, items: string}", True),
+            ("name: birth_date, type: {type: int, logicalType: date}", True),
+            ("name: email_verified, type: boolean", False),
+            ("name: event_name, type: string", False),
+            ("name: recipe, type: string", False),
+            ("name: ship_to, type: string", False),
+            ('name: email, type: string, "confluent:tags": [PII]', False),
+        ],
+    )
+    def test_a_name_that_sounds_private_needs_a_tag(self, tmp_path: Path, field: str, found: bool) -> None:
+        text = f"name: n\nversion: 1\ntopic: t\nschema: {{type: record, name: N, fields: [{{{field}}}]}}\n"
+        codes = [finding.code for finding in lint(contract(tmp_path, text))]
+        assert ("private_without_tag" in codes) is found
+
+    def test_a_tag_by_pattern_counts_and_stands_for_what_is_inside(self, tmp_path: Path) -> None:
+        inner = "{name: home, type: {type: record, name: Home, fields: [{name: street, type: string}]}}"
+        text = f"name: n\nversion: 1\ntopic: t\nschema: {{type: record, name: N, fields: [{inner}]}}\n"
+        (finding,) = (one for one in lint(contract(tmp_path, text)) if one.code == "private_without_tag")
+        assert finding.path == "home.street"
+        for pattern in ("N.home", "Home.street"):
+            tagged = contract(tmp_path, f'{text}metadata: {{tags: {{"{pattern}": [PII]}}}}\n')
+            assert "private_without_tag" not in [one.code for one in lint(tagged)]
+
     def test_every_code_has_a_case(self) -> None:
         assert {code for *_, code, _ in CASES} | {"examples_missing", "unused_ignore"} == set(CODES)
 
@@ -113,6 +148,18 @@ class TestExamples:
             ("id", "wrong_type"), ("kind", "not_in_enum"),
         ]  # fmt: skip
         assert (good.number, good.violations) == (2, ())
+
+    def test_one_that_breaks_a_rule_is_no_good_event(self, tmp_path: Path) -> None:
+        text = RULED.replace("size: 1.5, kind", "size: -1, kind").replace("type: CEL", "type: CEL, onFailure: NONE")
+        (tried,) = try_examples(contract(tmp_path, text))
+        assert [(violation.path, violation.rule) for violation in tried.violations] == [("size", "sized")]
+
+    def test_each_rule_says_where_its_known_bad_event_breaks_it_or_why_it_was_not_tried(self, tmp_path: Path) -> None:
+        off = "{name: off, type: CEL, expr: x, disabled: true}"
+        tried = try_known_bad(contract(tmp_path, RULED.replace("0.0}, ", f"0.0}}, {off}, ")))
+        assert [(one.rule.name, one.paths, one.not_tried) for one in tried] == [
+            ("sized", ("size",), ""), ("off", (), "disabled"), ("theirs", (), "for readers"),
+        ]  # fmt: skip
 
 
 class TestStarter:
