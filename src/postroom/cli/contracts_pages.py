@@ -12,6 +12,9 @@ from postroom.cli.contracts_diff import registered_versions
 from postroom.cli.options import AsJson, ConfigFile, Environment, Registry, settings_from_options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from postroom.libs.config_loader import Config
     from postroom.schemas.contract_diff import Side
     from postroom.schemas.data_contracts import Contract
 
@@ -48,20 +51,24 @@ def docs(
 ) -> None:
     """Write a page for each contract, an index, and an AsyncAPI 3 document with Kafka bindings.
 
-    The pages are Markdown: fields, key, topic, owner, examples; with --registry also every registered version and what
-    it changed. Pages that are there already are replaced.
+    Pages are Markdown, and HTML that needs no other file: fields, key, topic, owner, rules with their known-bad events,
+    tagged fields with what the settings do to them in dead letters, references, examples; with --registry also every
+    registered version and what it changed. Pages that are there already are replaced.
 
     Examples: `postroom contracts docs contracts/`,
     `postroom contracts docs contracts/ --folder docs/events --registry http://localhost:8081`
     """
+    from postroom.libs.exceptions import ConfigurationError
     from postroom.schemas.asyncapi import asyncapi
-    from postroom.schemas.contract_page import index, page
     from postroom.schemas.data_contracts import load_contracts
 
     contracts = list(load_contracts(files).values())
-    past = _past(contracts, registry, config, env)
-    pages = {f"{contract.name}.md": page(contract, past.get(contract.name, ())) for contract in contracts}
-    pages["index.md"] = index(contracts)
+    if any(contract.name == "index" for contract in contracts):
+        raise ConfigurationError("a contract named index has the page of the index", remedy="give it another name")
+    settings = settings_from_options(registry=registry, config=config, env=env)
+    past = {} if registry is None else _past(contracts, settings)
+    privacy = None if settings.file is None else settings.dead_letters.privacy
+    pages = _pages(contracts, past, privacy)
     pages["asyncapi.json"] = json.dumps(asyncapi(contracts), indent=2, ensure_ascii=False) + "\n"
     _write(folder, pages)
     written = [str(folder / name) for name in pages]
@@ -71,16 +78,31 @@ def docs(
         typer.echo("\n".join(written))
 
 
-def _past(
-    contracts: "list[Contract]", registry: str | None, config: Path | None, env: str | None
-) -> "dict[str, list[Side]]":
-    """The registered versions of each contract by its name; nothing without a registry."""
-    if registry is None:
-        return {}
+def _pages(
+    contracts: "list[Contract]", past: "dict[str, list[Side]]", privacy: "Mapping[str, str] | None"
+) -> dict[str, str]:
+    """The text of each page by its file's name: Markdown and HTML of the same, the links of each among themselves."""
+    from postroom.schemas.contract_page import index, page
+    from postroom.schemas.html_page import html_page
+
+    pages = {}
+    for contract in contracts:
+        markdown, for_html = (
+            page(contract, past.get(contract.name, ()), others=contracts, privacy=privacy, suffix=suffix)
+            for suffix in (".md", ".html")
+        )
+        pages[f"{contract.name}.md"] = markdown
+        pages[f"{contract.name}.html"] = html_page(contract.name, for_html, index="index.html")
+    pages["index.md"] = index(contracts)
+    pages["index.html"] = html_page("Events", index(contracts, suffix=".html"))
+    return pages
+
+
+def _past(contracts: "list[Contract]", settings: "Config") -> "dict[str, list[Side]]":
+    """The registered versions of each contract by its name."""
     from postroom.libs.exceptions import SubjectNotFoundError
     from postroom.schemas.schema_registry_client import SchemaRegistryClient, subject_name
 
-    settings = settings_from_options(registry=registry, config=config, env=env)
     found: dict[str, list[Side]] = {}
     with SchemaRegistryClient(settings=settings.schema_registry) as client:
         for contract in contracts:

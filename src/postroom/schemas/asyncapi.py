@@ -6,6 +6,7 @@ https://www.asyncapi.com/docs/reference/specification/v3.0.0
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from postroom.schemas.avro_nodes import Leaf, Record, Union
@@ -27,17 +28,21 @@ def asyncapi(contracts: Sequence[Contract], *, title: str = "Events", version: s
     """The document, made of dicts, lists, texts and numbers. Topics are the logical ones that the contracts name."""
     channels: dict[str, dict[str, Any]] = {}
     operations, messages = {}, {}
+    types = Counter(contract.topic for contract in contracts)
     for contract in contracts:
         channel = channels.setdefault(_identifier(contract.topic), _channel(contract))
-        message = _identifier(contract.name)
-        channel["messages"][message] = {"$ref": f"#/components/messages/{message}"}
-        messages[message] = _message(contract)
+        name = _identifier(contract.name)
+        mine = {name: _message(contract, says_type=types[contract.topic] > 1)}
+        if contract.tombstones:
+            mine[f"{name}--tombstone"] = _tombstone(contract)
+        messages.update(mine)
         place = f"#/channels/{_identifier(contract.topic)}"
-        operations[f"publish_{message}"] = {
+        channel["messages"].update({message: {"$ref": f"#/components/messages/{message}"} for message in mine})
+        operations[f"publish_{name}"] = {
             "action": "send",
             "summary": f"Publish {contract.name}.",
             "channel": {"$ref": place},
-            "messages": [{"$ref": f"{place}/messages/{message}"}],
+            "messages": [{"$ref": f"{place}/messages/{message}"} for message in mine],
         }
     return {
         "asyncapi": "3.0.0",
@@ -65,24 +70,64 @@ def _channel(contract: Contract) -> dict[str, Any]:
     return {"address": contract.topic, "messages": {}, "bindings": bindings}
 
 
-def _message(contract: Contract) -> dict[str, Any]:
-    binding: dict[str, Any] = {"schemaIdLocation": "payload", "schemaIdPayloadEncoding": "confluent"}
-    if contract.key_field is not None:
-        binding["key"] = _key(contract)
+def _message(contract: Contract, *, says_type: bool) -> dict[str, Any]:
     message: dict[str, Any] = {
         "name": contract.name,
         "title": f"{contract.name} version {contract.version}",
         "contentType": "application/vnd.apache.avro",
         "payload": {"schemaFormat": _AVRO, "schema": contract.schema},
-        "bindings": {"kafka": {**binding, "bindingVersion": _BINDING}},
+        "bindings": _bindings(contract, {"schemaIdLocation": "payload", "schemaIdPayloadEncoding": "confluent"}),
     }
     if contract.description:
         message["summary"] = contract.description
-    if contract.owner:
-        message["tags"] = [{"name": f"owner:{contract.owner}"}]
+    if says_type:
+        said = {"type": "string", "const": contract.name}
+        message["headers"] = {"type": "object", "required": ["ce_type"], "properties": {"ce_type": said}}
+    tags = [{"name": f"owner:{contract.owner}"}] if contract.owner else []
+    tags += [{"name": tag, "description": f"Fields: {fields}"} for tag, fields in _tagged_fields(contract)]
+    if tags:
+        message["tags"] = tags
     if contract.governance.examples:
         message["examples"] = [{"payload": example} for example in contract.governance.examples]
+    if more := _extension(contract):
+        message["x-postroom"] = more
     return message
+
+
+def _tombstone(contract: Contract) -> dict[str, Any]:
+    """The record without a value that ends a key."""
+    return {
+        "name": contract.name,
+        "title": f"Tombstone of {contract.name}",
+        "summary": "The key has no event any more; the record has no value.",
+        "payload": {"type": "null"},
+        "bindings": _bindings(contract, {}),
+    }
+
+
+def _bindings(contract: Contract, binding: dict[str, Any]) -> dict[str, Any]:
+    key = {} if contract.key_field is None else {"key": _key(contract)}
+    return {"kafka": {**binding, **key, "bindingVersion": _BINDING}}
+
+
+def _tagged_fields(contract: Contract) -> list[tuple[str, str]]:
+    """Each tag of the contract's fields with these fields."""
+    tags = sorted({tag for found in contract.field_tags.values() for tag in found})
+    return [
+        (tag, ", ".join(sorted(".".join(place) for place, found in contract.field_tags.items() if tag in found)))
+        for tag in tags
+    ]
+
+
+def _extension(contract: Contract) -> dict[str, Any]:
+    """What AsyncAPI has no word for, in Confluent's form; values of sensitive properties stay in the contract."""
+    hidden = contract.metadata.sensitive
+    parts: dict[str, Any] = {
+        "rules": [rule.as_json() for rule in contract.rules],
+        "references": [one.as_json() for one in contract.references],
+        "properties": {name: value for name, value in contract.metadata.properties if name not in hidden},
+    }
+    return {name: part for name, part in parts.items() if part}
 
 
 def _key(contract: Contract) -> dict[str, Any]:

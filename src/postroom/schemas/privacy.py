@@ -19,7 +19,7 @@ from postroom.schemas.event_checker import find_violations
 from postroom.schemas.json_reader import from_json, read_json, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from postroom.libs.event import Event
     from postroom.schemas.data_contracts import Contract
@@ -107,6 +107,12 @@ def _has_shape(node: Leaf | Array | Map | Record, value: object) -> bool:
     return type(value) is python_type(node)
 
 
+def strictest(tags: Iterable[str], privacy: Mapping[str, str]) -> str:
+    """What is done to a field with these tags: of several words the strictest counts, `full` where none is said."""
+    asked = {privacy.get(tag, FULL) for tag in tags}
+    return next((word for word in _STRICTEST_FIRST if word in asked), FULL)
+
+
 def mask_of(contract: Contract, privacy: Mapping[str, str], key: bytes) -> Mask | None:
     """What hides the private values of a contract's events, None where nothing is to be hidden.
 
@@ -114,8 +120,7 @@ def mask_of(contract: Contract, privacy: Mapping[str, str], key: bytes) -> Mask 
     """
     hidden = {}
     for place, tags in contract.field_tags.items():
-        asked = {privacy.get(tag, FULL) for tag in tags}
-        how = next((word for word in _STRICTEST_FIRST if word in asked), None)
-        if how is not None:
+        how = strictest(tags, privacy)
+        if how != FULL:
             hidden[place] = how
     return Mask(contract.avro, hidden, key) if hidden else None

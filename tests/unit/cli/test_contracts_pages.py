@@ -34,11 +34,29 @@ def test_types_go_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
 def test_pages_an_index_and_an_asyncapi_document_are_written(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["contracts", "docs", "order.yaml", "--folder", "made/pages"]) == 0
     written = capsys.readouterr().out.split()
-    assert written == [f"made/pages/{name}" for name in ("order.md", "index.md", "asyncapi.json")]
+    names = ("order.md", "order.html", "index.md", "index.html", "asyncapi.json")
+    assert written == [f"made/pages/{name}" for name in names]
     assert all(Path(name).is_file() for name in written)
     assert json.loads(Path("made/pages/asyncapi.json").read_text())["channels"]["orders"]["address"] == "orders"
     assert main(["contracts", "docs", "order.yaml", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["written"]) == 3
+    assert len(json.loads(capsys.readouterr().out)["written"]) == 5
+    assert '<a href="order.html">order</a>' in Path("made/pages/index.html").read_text()
+    assert "[order](order.md)" in Path("made/pages/index.md").read_text()
+
+
+def test_pages_say_what_the_settings_do_with_tagged_fields() -> None:
+    Path("order.yaml").write_text(V1.replace("type: string}", 'type: string, "confluent:tags": [PII]}'))
+    assert main(["contracts", "docs", "order.yaml", "--folder", "pages"]) == 0
+    assert "| `id` | PII | as `dead_letters.privacy` says where it runs |" in Path("pages/order.md").read_text()
+    Path("kafka.yaml").write_text("dead_letters: {privacy: {PII: redacted}}\n")
+    assert main(["contracts", "docs", "order.yaml", "--folder", "pages"]) == 0
+    assert "| `id` | PII | replaced by `redacted`;" in Path("pages/order.md").read_text()
+
+
+def test_a_contract_must_not_take_the_place_of_the_index(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("order.yaml").write_text(V1.replace("name: order\n", "name: index\n"))
+    assert main(["contracts", "docs", "order.yaml"]) == 2
+    assert "a contract named index" in capsys.readouterr().err
 
 
 def test_with_a_registry_the_page_has_a_history() -> None:
