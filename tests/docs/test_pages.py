@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SOURCE = ROOT / "src" / "postroom"
+SHELL = {"cat", "echo", "git", "mkdir", "sed"}
 ERRORS = DOCS / "reference" / "errors.md"
 # Specifications and design notes also speak of what is to come; metrics.md has a test of its own.
 GUIDES = [page for page in pages() if page.parent.name not in {"specs", "design"}]
@@ -80,7 +81,7 @@ def options_of(command: Any) -> set[str]:
 
 def check_command_line(line: str) -> None:
     """Raise for a command line that could not be run as it stands."""
-    words = shlex.split(line.partition(" | ")[0])
+    words = shlex.split(line.partition(" | ")[0].partition(" > ")[0])
     match words:
         case ["postroom", *rest]:
             command, rest = command_of(rest)
@@ -90,7 +91,7 @@ def check_command_line(line: str) -> None:
         case ["python", script, *_]:
             assert (ROOT / script).is_file(), f"no file {script}"
         case _:
-            assert words[0] in {"curl", "export", "pip"}, f"what is {words[0]}?"
+            assert words[0] in {"curl", "export", "pip", *SHELL}, f"what is {words[0]}?"
 
 
 LINES = [(page, number, line) for page in GUIDES for number, line in commands(page)]

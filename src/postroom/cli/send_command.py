@@ -23,6 +23,7 @@ from postroom.cli.options import (
     settings_from_options,
     spool_settings,
 )
+from postroom.cli.words import many
 
 if TYPE_CHECKING:
     from postroom.libs.event import Outcome
@@ -112,8 +113,9 @@ def send(
         taken_over = f" ({summary.taken_over:,} of them taken over)" if summary.taken_over else ""
         spooled = f"{summary.spooled:,} spooled, " if summary.spooled else ""
         sys.stderr.write(
-            f"{summary.received:,} events{taken_over}: {summary.delivered:,} delivered, {summary.dead_lettered:,} "
-            f"dead-lettered, {spooled}{summary.refused:,} refused, {summary.failed:,} failed\n"
+            f"{many(summary.received, 'event')}{taken_over}: {summary.delivered:,} delivered, "
+            f"{summary.dead_lettered:,} dead-lettered, {spooled}{summary.refused:,} refused, "
+            f"{summary.failed:,} failed\n"
         )
     raise typer.Exit(run.exit_code())
 

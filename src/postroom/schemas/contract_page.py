@@ -77,7 +77,8 @@ def _lines(
     if versions:
         yield from ("", "## Versions")
         mine = Side(f"{contract.name} version {contract.version} (this contract, not registered)", contract.schema)
-        yield from _history(versions if versions[-1].schema == contract.schema else [*versions, mine])
+        # Registries keep the text in a form of their own: only a change that can be told makes it another version.
+        yield from _history([*versions, mine] if diff(mine, [versions[-1]]) else versions)
 
 
 def _facts(contract: Contract) -> Iterator[tuple[str, str]]:

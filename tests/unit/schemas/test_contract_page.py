@@ -80,6 +80,9 @@ class TestPage:
         assert "- gone: field of type int removed, which had no default. **Breaks FORWARD.**" in text
         assert text.endswith("### shop.orders-value version 1\n\nThe first one.\n")
         assert "this contract" not in page(made, [Side("1", made.schema)])
+        reordered = json.loads(json.dumps(made.schema, sort_keys=True))
+        reordered["namespace"], reordered["name"] = made.schema["name"].split(".")
+        assert "this contract" not in page(made, [Side("1", reordered)])
 
     def test_the_index_leads_to_each(self, tmp_path: Path) -> None:
         assert "| [order](order.md) | Somebody \\| ordered. | shop.orders | shop |" in index([contract(tmp_path)])
