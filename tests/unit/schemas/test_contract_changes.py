@@ -67,6 +67,8 @@ CASES = [
     (rules(), rules(more=", onFailure: NONE"), "rule_changed", "rule changed: onFailure from DLQ to NONE", "", ""),
     (rules(more=", mode: READ"), rules(more=", mode: WRITEREAD"), "rule_changed",
      "rule changed: mode from READ to WRITEREAD, onFailure", DEAD, ""),
+    (rules(more=", mode: READ"), rules(expr="message.id.size() > 0", more=", mode: READ"), "rule_changed",
+     "rule changed: expr", "", ""),
 ]  # fmt: skip
 
 
@@ -124,3 +126,4 @@ def test_references_are_told_with_their_versions(tmp_path: Path) -> None:
     (change,) = changes(tmp_path, one, one.replace("version: 1", "version: 2"))
     assert (change.path, change.text) == ("references.shop.A", "changed from a version 1 to a version 2")
     assert [change.text for change in changes(tmp_path, one, "")] == ["removed"]
+    assert changes(tmp_path, one, one) == []
