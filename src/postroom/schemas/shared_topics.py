@@ -53,7 +53,8 @@ def disagreements(contracts: Iterable[Contract], topic_of: Callable[[str], str] 
 def check_shared_topics(contracts: Iterable[Contract], config: Config) -> None:
     """Refuse contracts that cannot share their topic under these settings.
 
-    Raises InvalidContractError where they differ or their records have one name, ConfigurationError where
+    Raises InvalidContractError where they differ, where their records have one name, and where the dead letters of one
+    go to the topic of another; ConfigurationError where
     `schema_registry.subject_strategy` would make them versions of one subject.
     """
     listed = list(contracts)
@@ -73,8 +74,25 @@ def check_shared_topics(contracts: Iterable[Contract], config: Config) -> None:
                 f"same topic: they would be versions of one subject. Give each record its own name."
                 for other in others
             ]
+    wrong += _dead_letters_among_events(listed, config)
     if wrong:
         raise InvalidContractError("\n".join(wrong))
+
+
+def _dead_letters_among_events(contracts: list[Contract], config: Config) -> list[str]:
+    """The contracts whose dead letters go where events go: every event there would be taken for one, and replayed."""
+    owners = {config.topic(contract.topic): contract.name for contract in contracts}
+    wrong = []
+    for contract in contracts:
+        topic = config.topic(contract.topic) + config.dead_letters.suffix
+        if contract.dead_letter_topic is not None:
+            topic = config.topic(contract.dead_letter_topic)
+        if topic in owners:
+            wrong.append(
+                f"{_place(contract, 'dead_letter_topic')}: the dead letters of {contract.name} go to {topic}, "
+                f"the topic of {owners[topic]}. Name a topic for them that holds nothing else."
+            )
+    return wrong
 
 
 def topics_with_several_types(contracts: Iterable[Contract], topic_of: Callable[[str], str]) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -45,6 +45,23 @@ def test_their_schemas_must_not_be_versions_of_one_subject() -> None:
     same = replace(REFUND, record_name=ORDER.record_name)
     with pytest.raises(InvalidContractError, match=r"contract refund: the record has the name of that of order"):
         check_shared_topics([ORDER, same], config())
+
+
+@pytest.mark.parametrize(
+    ("other", "overrides"),
+    [
+        ({"dead_letter_topic": "shop"}, {}),
+        ({"dead_letter_topic": "lost"}, {"topics.shop": "lost"}),
+        ({"dead_letter_topic": "shop"}, {"topics.shop": "prod"}),
+        ({"topic": "sh"}, {"dead_letters.suffix": "op"}),
+    ],
+)
+def test_no_topic_holds_events_and_dead_letters(other: dict[str, Any], overrides: dict[str, object]) -> None:
+    """A replay took every event there for a dead letter; with a spool they were kept and counted as such, too."""
+    clicks = replace(contract_from_short_form("click", {"id": "string"}, topic="clicks"), **other)
+    with pytest.raises(InvalidContractError, match=r"the dead letters of click go to \w+, the topic of order\."):
+        check_shared_topics([ORDER, clicks], config(**overrides))
+    check_shared_topics([ORDER, replace(clicks, topic="clicks", dead_letter_topic="shop.dlq")], config())
 
 
 def test_two_names_for_one_topic_on_the_cluster_are_one_topic() -> None:
