@@ -413,20 +413,27 @@ class Dispatcher:
                 if path.out or path.drain_out:
                     continue
                 held, path.held = sorted(path.held, key=lambda pair: pair[0].sequence), []
+            count = len(held)
             if held:
                 assert self._hand_over is not None
-                self._hand_over.keep(held)
+                try:
+                    self._hand_over.keep(held)
+                finally:  # Ctrl-C, for one: what is left of it comes first at the next call
+                    with self._lock:
+                        path.held[:0] = held
             with self._lock:
                 if path.signal(Signal.HANDED_OVER, self._clock.monotonic()):
-                    self._log.warning("path_spools", operation="spool", topic=path.topic, count=len(held))
+                    self._log.warning("path_spools", operation="spool", topic=path.topic, count=count)
                     self.wake_drain(path.kind)
 
     def _kept(self, item: Item, report: Report, ticket: Ticket) -> None:
         try:
-            if ticket.error is None:
+            if ticket.error is None and item.receipt.done():
+                item.book.carry_over(1)  # a second copy: the hand-over was interrupted when it had taken the first
+            elif ticket.error is None:
                 self._settlement.spooled(item)
                 self._release(item)
-            else:
+            elif not item.receipt.done():
                 self._not_kept(item, report, ticket.error)
         except Exception as exc:  # noqa: BLE001 - a defect of ours must not leave the event open
             self._defect(item, "keep", exc, may_be_in_kafka=True)

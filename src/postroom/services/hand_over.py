@@ -5,12 +5,14 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
+
 from postroom.libs.exceptions import LifecycleError, NotRepresentableError, PostroomError, SpoolFullError
 from postroom.services.marks import labels_of, marked
 from postroom.streaming.spool.record_format import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from postroom.libs.clock import Clock
     from postroom.libs.event import Headers
@@ -55,14 +57,18 @@ class HandOver:
         self._on_kept = on_kept
         self._on_refused = on_refused
 
-    def keep(self, held: Sequence[_Held]) -> None:
-        """Append these records in this order. Waits for a disk that is slow, and not for one that is gone."""
-        for begin in range(0, len(held), _AT_ONCE):
-            some = held[begin : begin + _AT_ONCE]
+    def keep(self, held: list[_Held]) -> None:
+        """Append these records in this order, and take out of `held` what is answered for by somebody else then.
+
+        Waits for a disk that is slow, and not for one that is gone. What it does not raise by itself, Ctrl-C for one,
+        leaves the others in `held`, for another call.
+        """
+        while held:
+            some = held[:_AT_ONCE]
             for item, report in some:
                 self._prepare(item, report)
             for (kind, labels), alike in groupby(some, key=_kind_and_labels):
-                self._append(list(alike), kind, labels)
+                self._append(list(alike), kind, labels, held)
 
     def _prepare(self, item: Item, report: Report) -> None:
         """Make of an item's record what is to be kept: marked, or buried."""
@@ -73,8 +79,8 @@ class HandOver:
         if self._buries_exhausted:
             self._settlement.exhaust(item)
 
-    def _append(self, held: list[_Held], kind: Kind, labels: Headers) -> None:
-        """Append what has the same labels, together: one after the other costs twice as much."""
+    def _append(self, held: list[_Held], kind: Kind, labels: Headers, rest: list[_Held]) -> None:
+        """Append what has the same labels, together: one after the other costs twice as much. `rest` begins with it."""
         end = self._clock.monotonic() + _DISK_PATIENCE_S
         while held:
             records = [item.record for item, _ in held if item.record is not None]
@@ -84,11 +90,17 @@ class HandOver:
                 )
             except LifecycleError as exc:
                 self._refuse(held, exc)
+                del rest[: len(held)]
                 return
+            except BaseException:  # nobody knows how many of them were taken: all come again, marked
+                rest[: len(held)] = [(item, _maybe_twice(report)) for item, report in held]
+                raise
             refused = [ticket for ticket in tickets if not ticket.is_taken]
             if len(refused) < len(held):
                 end = self._clock.monotonic() + _DISK_PATIENCE_S
-            held = held[len(held) - len(refused) :]
+            taken = len(held) - len(refused)
+            held = held[taken:]
+            del rest[:taken]
             error = refused[0].error if refused else None
             if error is None:
                 return
@@ -98,6 +110,7 @@ class HandOver:
                 count = 1 if isinstance(error, NotRepresentableError) else len(held)
                 self._refuse(held[:count], error)
                 held = held[count:]
+                del rest[:count]
 
     def _kept_in_order(self, held: list[_Held]) -> OnStored:
         in_order = iter(held)
@@ -111,6 +124,11 @@ class HandOver:
     def _refuse(self, held: Iterable[_Held], error: PostroomError) -> None:
         for item, report in held:
             self._on_refused(item, report, error)
+
+
+def _maybe_twice(report: Report) -> Report:
+    decision = msgspec.structs.replace(report.decision, may_be_in_kafka=True)
+    return msgspec.structs.replace(report, decision=decision)
 
 
 def _kind_and_labels(held: _Held) -> tuple[Kind, Headers]:

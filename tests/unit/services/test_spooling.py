@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from postroom.services.item import Item
     from postroom.services.receipt import Receipt
     from postroom.streaming.publisher import OnDone
+    from postroom.streaming.spool.group_commit import Ticket
     from postroom.streaming.spool.queue_reader import SpooledRecord
 
 PATIENCE_S = 30.0
@@ -290,6 +291,44 @@ class TestRepeats:
             service.faults.back()
             wait_until(lambda: is_drained(service))
             assert [dict(one.headers).get("x-attempt") for one in service.published] == [None] * 20
+
+
+class TestInterrupted:
+    @pytest.mark.parametrize("moment", ["before", "behind"])
+    def test_ctrl_c_in_the_middle_of_the_handing_over_loses_nothing(
+        self, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A person in front of a closing that takes its time: what was not handed over yet is, before it goes up."""
+        append_many, calls = Spool.append_many, []
+
+        def interrupted(self: Spool, records: Any, **more: Any) -> list[Ticket]:
+            calls.append(1)
+            if len(calls) == 2 and moment == "before":
+                raise KeyboardInterrupt
+            tickets = append_many(self, records, **more)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return tickets
+
+        service = service_with(tmp_path, delivery__hand_over_after_s=600)
+        service.start()
+        service.faults.slow(10_000)
+        receipts = [service.publish_event(event(number)) for number in range(3000)]
+        monkeypatch.setattr(Spool, "append_many", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            service.close(0.0)
+        assert len(calls) > 2
+        assert outcomes(receipts) == {"Spooled": 3000}
+        balance = service.ledger.total()
+        assert (balance.pending, balance.failed, balance.unaccounted) == (0, 0, 0)
+        with service_with(tmp_path) as later:
+            wait_until(lambda: later.ledger.total().taken_over >= 3000)
+            wait_until(lambda: is_drained(later))
+            sent = [(one.event["timestamp"], dict(one.headers).get("x-attempt")) for one in later.published]
+        assert list(dict.fromkeys(number for number, _ in sent)) == list(range(3000))
+        assert balance.spooled == len(sent)
+        unmarked = Counter(number for number, mark in sent if mark is None)
+        assert max(unmarked.values(), default=0) <= 1, "a repeat that is not marked"
 
 
 class TestReplay:
