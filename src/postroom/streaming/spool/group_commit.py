@@ -16,7 +16,7 @@ import msgspec
 from postroom.libs.exceptions import ReceiptTimeoutError
 from postroom.libs.logger import get_logger
 from postroom.streaming.spool.group_format import ENTRY_BYTES, group_bytes
-from postroom.streaming.spool.record_format import Kind  # noqa: TC001 - msgspec reads the annotations
+from postroom.streaming.spool.record_format import Kind, parse_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -124,6 +124,21 @@ class Batch:
             sums = self.topics[topic] = [0, 0]
         sums[0] += frames
         sums[1] += size
+
+    def cut(self, sequence: int) -> None:
+        """Take out the frames from this sequence on, which may be there in part."""
+        if not self.bodies or self.next_sequence <= sequence:
+            return
+        del self.bodies[max(sequence - self.first_sequence, 0) :]
+        self.claims = [ticket for ticket in self.claims if ticket.sequence < sequence]
+        self.callbacks = [(callback, ticket) for callback, ticket in self.callbacks if ticket.sequence < sequence]
+        self.size, self.topics, keys = 0, {}, 0
+        claimed = {ticket.sequence for ticket in self.claims}
+        for number, body in enumerate(self.bodies, self.first_sequence):
+            record = parse_body(body).record
+            self._count(record.topic, 1, ENTRY_BYTES + len(body))
+            keys += record.key is not None and number not in claimed
+        del self.key_hashes[keys:]
 
     @property
     def next_sequence(self) -> int:
@@ -301,6 +316,15 @@ class WaitingBatches:
     def take(self) -> Batch:
         """Take the first batch; its frames count as waiting until `forget`."""
         return self._batches.popleft()
+
+    def take_back(self, sequence: int, size: int) -> None:
+        """Take out the frames from this sequence on; `size` is what it was without them."""
+        self.size = size
+        while self._batches:
+            self._batches[-1].cut(sequence)
+            if self._batches[-1].bodies:
+                return
+            self._batches.pop()
 
     def forget(self, batch: Batch) -> None:
         """Stop counting a batch that was taken."""

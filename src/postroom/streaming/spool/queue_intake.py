@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from postroom.libs.exceptions import LifecycleError, NotRepresentableError, SpoolError, SpoolFullError
@@ -11,7 +10,7 @@ from postroom.streaming.spool.group_format import ENTRY_BYTES, group_bytes
 from postroom.streaming.spool.record_format import pack_bodies, pack_body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from postroom.libs.clock import Clock
     from postroom.libs.event import Headers, Record
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.space import Space
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
-PUT_AT_ONCE = 256
+PUT_AT_ONCE, PUT_AT_ONCE_BYTES = 256, 1024 * 1024
 QUEUE_RETRY_S = 0.1
 FULL_RETRY_S = 1.0
 
@@ -58,15 +57,19 @@ class QueueIntake:
             refusal = self._refusal(group_bytes(1, len(body)), space)
             if refusal is not None:
                 raise refusal
-            sequence = store.next_sequence
+            sequence, before, waiting = store.next_sequence, self._batches.size, store.waiting.total
             store.next_sequence = sequence + 1
-            if not claim:
-                store.waiting.add(record.topic, key_hash)
-            batch = self._batches.with_room_for(size)
-            ticket = batch.add(record, body, key_hash, sequence, now_ms, claim=claim)
-            if on_stored is not None:
-                batch.callbacks.append((on_stored, ticket))
-            self._wake()
+            try:
+                batch = self._batches.with_room_for(size)
+                ticket = batch.add(record, body, key_hash, sequence, now_ms, claim=claim)
+                if on_stored is not None:
+                    batch.callbacks.append((on_stored, ticket))
+                if not claim:
+                    store.waiting.add(record.topic, key_hash)
+                self._wake()
+            except BaseException:
+                self._take_back(sequence, before, waiting, {record.topic: (1, size)}, (key_hash,))
+                raise
         return ticket
 
     def put_many(
@@ -77,7 +80,7 @@ class QueueIntake:
         refusal: PostroomError | None = None
         rest = iter(records)
         now_ms = self._clock.time_ms()
-        while refusal is None and (some := list(islice(rest, PUT_AT_ONCE))):
+        while refusal is None and (some := _next_few(rest)):
             bodies, refusal = _packed(some, labels, now_ms)
             try:
                 stored = self._put_packed(some[: len(bodies)], bodies, now_ms, space, on_stored)
@@ -108,23 +111,51 @@ class QueueIntake:
             refusal = self._refusal(group_bytes(len(bodies), size), space)
             if refusal is not None:
                 raise refusal
-            sequence = store.next_sequence
+            sequence, before, waiting = store.next_sequence, batches.size, store.waiting.total
             store.next_sequence = sequence + len(records)
-            store.waiting.add_all({topic: count for topic, (count, _) in topics.items()}, key_hashes)
-            if size <= BATCH_BYTES:
-                batch = batches.with_room_for(size)
-                tickets = batch.add_all(bodies, key_hashes, topics, sequence, now_ms, on_stored)
-            else:
-                each = enumerate(zip(records, bodies, key_hashes, strict=True), sequence)
-                tickets = [
-                    batches.with_room_for(ENTRY_BYTES + len(body)).add(record, body, key_hash, number, now_ms)
-                    for number, (record, body, key_hash) in each
-                ]
-                if on_stored is not None:
-                    for ticket in tickets:
-                        ticket.batch.callbacks.append((on_stored, ticket))
-            self._wake()
+            try:
+                if size <= BATCH_BYTES:
+                    batch = batches.with_room_for(size)
+                    tickets = batch.add_all(bodies, key_hashes, topics, sequence, now_ms, on_stored)
+                else:
+                    each = enumerate(zip(records, bodies, key_hashes, strict=True), sequence)
+                    tickets = [
+                        batches.with_room_for(ENTRY_BYTES + len(body)).add(record, body, key_hash, number, now_ms)
+                        for number, (record, body, key_hash) in each
+                    ]
+                    if on_stored is not None:
+                        for ticket in tickets:
+                            ticket.batch.callbacks.append((on_stored, ticket))
+                store.waiting.add_all({topic: count for topic, (count, _) in topics.items()}, key_hashes)
+                self._wake()
+            except BaseException:
+                self._take_back(sequence, before, waiting, topics, key_hashes)
+                raise
         return tickets
+
+    def _take_back(
+        self,
+        sequence: int,
+        size: int,
+        waiting: int,
+        topics: Mapping[str, Sequence[int]],
+        key_hashes: Sequence[int | None],
+    ) -> None:
+        """Undo an append that a signal's exception has cut short: records are in it whole or not at all.
+
+        The frames of a group are numbered by where they stand in it: with a gap, each later ticket would name the
+        frame of another. `size` and `waiting` are what they were before. A key may stay counted for good: its records
+        go the longer way, until nothing waits.
+        """
+        self._batches.take_back(sequence, size)
+        self._store.next_sequence = sequence
+        counted = self._store.waiting.total - waiting
+        if counted:  # by then all keys were counted
+            found: dict[str, int] = {}
+            for topic, (count, _) in topics.items():
+                if sum(found.values()) < counted:
+                    found[topic] = count
+            self._store.waiting.remove_all(found, [one for one in key_hashes if one is not None])
 
     def _refusal(self, size: int, space: Space) -> SpoolError | None:
         """Return why nothing can be taken now. Raises LifecycleError. The queue's lock is held."""
@@ -142,6 +173,18 @@ class QueueIntake:
                 "the spool has reached its limit", retry_after_s=FULL_RETRY_S, remedy="let it drain, or allow it more"
             )
         return None
+
+
+def _next_few(records: Iterator[Record]) -> list[Record]:
+    """Return the next records to pack together: enough to be worth it, and no more than memory should hold."""
+    few: list[Record] = []
+    size = 0
+    for record in records:
+        few.append(record)
+        size += len(record.value or b"")
+        if size >= PUT_AT_ONCE_BYTES or len(few) == PUT_AT_ONCE:
+            break
+    return few
 
 
 def _packed(

@@ -354,6 +354,25 @@ def test_more_than_memory_should_hold_is_refused_with_a_short_time(
     assert first.wait() == 1
 
 
+def test_many_large_ones_do_not_pass_the_bound_of_memory_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """256 at once of a megabyte each were taken where 64 MiB is the most, and packed anew at each try."""
+    mib = 1024 * 1024
+    monkeypatch.setattr("postroom.streaming.spool.queue_intake.MAX_WAITING_BYTES", 3 * mib)
+    spool = quiet(tmp_path)
+    queue = spool._own[Kind.RECORD]  # type: ignore[index]  # it is running
+    queue._writer.commit_next = lambda: False  # type: ignore[method-assign]  # a disk that takes its time
+    tickets = spool.append_many([record(number, size=100_000) for number in range(200)])
+    taken = [ticket for ticket in tickets if ticket.is_taken]
+    assert tickets[: len(taken)] == taken
+    assert mib < queue._writer.waiting.size <= 3 * mib
+    assert {type(ticket.error) for ticket in tickets[len(taken) :]} == {SpoolFullError}
+    del queue._writer.commit_next
+    spool.stop()
+    assert [ticket.wait() for ticket in taken] == list(range(1, len(taken) + 1))
+
+
 def test_a_cursor_made_with_another_size_is_read_and_replaced(tmp_path: Path) -> None:
     spool = quiet(tmp_path, cursor_bytes=4096)
     spool.append_many([record(number) for number in range(5)])
