@@ -407,18 +407,20 @@ class Dispatcher:
     def hand_over(self) -> None:
         """Put what came back on closed paths into the spool, in sequence order, and let what arrives new follow."""
         for path in self.paths():
-            with self._lock:
-                if not path.held and path.state is not State.HANDING_OVER:
-                    continue
-                if path.out or path.drain_out:
-                    continue
-                held, path.held = sorted(path.held, key=lambda pair: pair[0].sequence), []
-            count = len(held)
-            if held:
-                assert self._hand_over is not None
-                try:
+            held: list[tuple[Item, Report]] = []
+            try:
+                with self._lock:
+                    if not path.held and path.state is not State.HANDING_OVER:
+                        continue
+                    if path.out or path.drain_out:
+                        continue
+                    held, path.held = sorted(path.held, key=lambda pair: pair[0].sequence), []
+                count = len(held)
+                if held:
+                    assert self._hand_over is not None
                     self._hand_over.keep(held)
-                finally:  # Ctrl-C, for one: what is left of it comes first at the next call
+            finally:
+                if held:  # Ctrl-C, for one: what is left of it comes first at the next call
                     with self._lock:
                         path.held[:0] = held
             with self._lock:
