@@ -24,7 +24,8 @@ from postroom.services.hand_over import HandOver, is_brief
 from postroom.services.marks import labels_of
 from postroom.services.paths import Path, Signal, State
 from postroom.services.settlement import QUEUE_FULL_RETRY_S
-from postroom.streaming.delivery import Action
+from postroom.streaming.delivery import Action, Decision
+from postroom.streaming.publisher import Report
 from postroom.streaming.spool.record_format import Kind
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from postroom.libs.event import Record
     from postroom.services.item import Item
     from postroom.services.settlement import Settlement
-    from postroom.streaming.publisher import Publisher, Report
+    from postroom.streaming.publisher import Publisher
     from postroom.streaming.spool.group_commit import Ticket
     from postroom.streaming.spool.spool import Spool
 
@@ -227,6 +228,10 @@ class Dispatcher:
                 sent = True
             else:
                 return
+        elif self._buries_exhausted and path.kind is Kind.RECORD and path.state is not State.DRAINING:
+            path.held.append((item, _NEVER_SENT))
+            self.wake_keeper()
+            return
         self._give_back(item, sent=sent)
 
     def _give_back(self, item: Item, *, sent: bool) -> None:
@@ -452,6 +457,10 @@ _REMEDIES = {
     FailedReason.NOT_AUTHORIZED: "check user, password and ACLs",
 }
 """What a person has to do before Kafka takes these records."""
+
+
+_NEVER_SENT = Report(Decision(Action.HOLD, FailedReason.KAFKA_UNAVAILABLE))
+"""What is as good as a report for a record whose path closed while the disk took it."""
 
 
 def _told(report: Report | None) -> str:

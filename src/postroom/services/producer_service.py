@@ -228,6 +228,7 @@ class ProducerService:
         if parts.spooling is not None:
             parts.dispatcher.hand_over()
             parts.spooling.stop()
+            parts.dispatcher.hand_over()  # what the disk took last, when its path was closed: it lies there
         self.settlement.stop()
         self._disown_the_lost()
         if self._end_readings is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,10 @@ from postroom.libs.event import (
     Spooled,
 )
 from postroom.schemas.data_contracts import contract_from_short_form
+from postroom.services.dispatcher import Dispatcher
 from postroom.services.paths import State
 from postroom.services.replay import Replay, Selection
+from postroom.services.spooling import Spooling
 from postroom.streaming.dead_letter_queue import rebuild
 from postroom.streaming.delivery import decide
 from postroom.streaming.kafka_reader import ReadRecord
@@ -403,6 +406,57 @@ class TestRejected:
 
 
 class TestExhausted:
+    def test_one_that_the_disk_took_while_its_path_was_closing_becomes_one_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stored = Dispatcher._stored
+
+        def closed_meanwhile(self: Dispatcher, item: Item, ticket: Ticket) -> None:
+            if ticket.is_claimed:
+                self.close_paths(self.paths(Kind.RECORD))
+            stored(self, item, ticket)
+
+        with service_with(tmp_path, "fsync", delivery__on_exhausted="dead_letter") as service:
+            service.publish_event(event(0)).result(PATIENCE_S)
+            monkeypatch.setattr(Dispatcher, "_stored", closed_meanwhile)
+            service.faults.away()
+            receipt = service.publish_event(event(1))
+            assert receipt.result(PATIENCE_S) == Spooled("delivery_exhausted")
+            service.faults.back()
+            wait_until(lambda: is_drained(service))
+            assert [letter.reason for letter in service.dead_letters] == ["delivery_exhausted"]
+            assert numbers(service) == [0]
+        balance = service.ledger.total()
+        assert (balance.delivered, balance.dead_lettered, balance.unaccounted) == (1, 1, 0)
+
+    @BOTH_WAYS
+    def test_one_whose_service_closes_in_that_moment_lies_in_the_spool(
+        self, write_ahead: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stop, stored, waiting = Spooling.stop, Dispatcher._stored, threading.Event()
+
+        def late(self: Dispatcher, item: Item, ticket: Ticket) -> None:
+            waiting.wait(PATIENCE_S)
+            self.close_paths(self.paths(Kind.RECORD))
+            stored(self, item, ticket)
+
+        def stop_when_it_waits(self: Spooling) -> None:
+            waiting.set()
+            stop(self)
+
+        service = service_with(tmp_path, write_ahead, delivery__on_exhausted="dead_letter").start()
+        service.publish_event(event(0)).result(PATIENCE_S)
+        monkeypatch.setattr(Dispatcher, "_stored", late)
+        monkeypatch.setattr(Spooling, "stop", stop_when_it_waits)
+        service.faults.away()
+        item = service.admit(event(1), None, None, None, None, None)
+        service.hand_over(item, 0.0)
+        service.close(0.0)
+        assert isinstance(item.receipt.result(0), Spooled)
+        balance = service.ledger.total()
+        assert (balance.received, balance.pending, balance.in_flight, balance.unaccounted) == (2, 0, 0, 0)
+        assert balance.spooled == 1
+
     @BOTH_WAYS
     def test_asked_for_dead_letters_what_kafka_does_not_take_waits_as_one_and_can_be_replayed(
         self, write_ahead: str, tmp_path: Path
