@@ -70,7 +70,6 @@ class QueueWriter:
                 if not self.waiting:
                     return False
                 batch = self.waiting.take()
-            size = batch.disk_bytes
             try:
                 error = self._commit(batch)
             except Exception as exc:  # noqa: BLE001 - a fault of ours must leave nobody waiting for ever
@@ -79,7 +78,9 @@ class QueueWriter:
         batch.complete(error)
         if error is None and segment is not None:
             with self._place.lock:
-                segment.held_back -= size
+                segment.telling -= 1
+                if not segment.telling:
+                    segment.held_back = 0
         return True
 
     def try_again(self) -> None:
@@ -139,7 +140,7 @@ class QueueWriter:
         if writer is not None:
             self._give_up(writer)
             writer.close()
-            writer.segment.held_back = 0
+            writer.segment.held_back = writer.segment.telling = 0
         return SpoolUnavailableError("the spool has failed within itself; its log says where", may_resurface=True)
 
     def _is_noted(self, claims: list[Ticket]) -> bool:
@@ -201,6 +202,7 @@ class QueueWriter:
             segment.waiting += len(batch.bodies)
             segment.frames_end += size
             segment.held_back += size
+            segment.telling += bool(batch.bodies)
             segment.size = segment.frames_end
             if batch.bodies:
                 segment.next_sequence = batch.next_sequence

@@ -43,12 +43,12 @@ class Segment:
     """What is known about one segment. Its queue's lock guards everything that changes.
 
     `frames_end` is the synced end. The last `held_back` bytes before it may not be read yet: who stored them is still
-    being told, and may give back a claim that comes before the others. `waiting` counts frames neither acknowledged nor
-    lost, `in_hand` those of them that somebody has; `topics` holds frames and bytes of those by topic. `is_known`
-    turns true when all are counted, `is_closed` when no frame will be added, `is_gone` when somebody has removed its
-    file. `damaged` holds where unreadable ranges begin and how long they are, `unsaved` those of them that have no
-    copy in quarantine yet, `unreadable` the sequences in hand whose frames are among them. `retry_at` is set while the
-    disk does not give it: when to try again, in monotonic seconds.
+    being told, and may give back a claim that comes before the others; `telling` is of how many groups. `waiting`
+    counts frames neither acknowledged nor lost, `in_hand` those of them that somebody has; `topics` holds frames and
+    bytes of those by topic. `is_known` turns true when all are counted, `is_closed` when no frame will be added,
+    `is_gone` when somebody has removed its file. `damaged` holds where unreadable ranges begin and how long they are,
+    `unsaved` those of them that have no copy in quarantine yet, `unreadable` the sequences in hand whose frames are
+    among them. `retry_at` is set while the disk does not give it: when to try again, in monotonic seconds.
     """
 
     __slots__ = (
@@ -69,6 +69,7 @@ class Segment:
         "path",
         "retry_at",
         "size",
+        "telling",
         "topics",
         "unreadable",
         "unsaved",
@@ -81,6 +82,7 @@ class Segment:
         self.size = size
         self.frames_end = FRAMES_BEGIN
         self.held_back = 0
+        self.telling = 0
         self.next_sequence = header.first_sequence
         self.waiting = 0
         self.in_hand = 0

@@ -45,3 +45,20 @@ def test_a_claim_that_is_given_back_by_its_callback_is_read_before_what_was_stor
         spool.stop()
     assert reads_meanwhile == [[]]
     assert found == ["id1", "id2"]
+
+
+def test_a_group_that_was_stored_while_another_was_told_of_ends_no_reading_in_the_middle_of_one(tmp_path: Path) -> None:
+    """Without threads a callback may append: the one stored last is told of first, and is not as long as the other."""
+    spool = Spool(tmp_path, background=False)
+    spool.start()
+    reads_meanwhile = []
+
+    def append_another(_ticket: Ticket) -> None:
+        spool.append(_record(22222))
+        reads_meanwhile.append(spool.read(Kind.RECORD))
+
+    spool.append(_record(1), on_stored=append_another)
+    found = [waiting.record.event_id for waiting in spool.read(Kind.RECORD)]
+    assert reads_meanwhile == [[]]
+    assert found == ["id1", "id22222"]
+    spool.stop()
