@@ -134,7 +134,10 @@ class TestSigtermWithKafkaAway:
     def test_a_full_queue_in_front_of_a_frozen_kafka_is_on_the_disk_within_the_grace_time(
         self, tmp_path: Path, real_stack: LocalStack, postroom_topic: str
     ) -> None:
-        """What is handed over takes its time, too: the more is on its way, the sooner that begins."""
+        """What is handed over takes its time, too: the more is on its way, the sooner that begins.
+
+        A grace time in which a busy machine gets there, too: what it takes is some two seconds of the processor.
+        """
         program = """
             leave_on_sigterm()
             with ProducerService(config) as service:
@@ -146,7 +149,7 @@ class TestSigtermWithKafkaAway:
                 say(handed=1)
                 threading.Event().wait()
         """
-        desk = Desk(tmp_path, real_stack.bootstrap, topics__user_events=postroom_topic, delivery__close_timeout_s=5)
+        desk = Desk(tmp_path, real_stack.bootstrap, topics__user_events=postroom_topic, delivery__close_timeout_s=10)
         with desk.start(program) as process:
             process.says()
             real_stack.broker(1).pause()
@@ -155,7 +158,7 @@ class TestSigtermWithKafkaAway:
             process.signal(signal.SIGTERM)
             seconds = process.ends()
             assert process.says() == {"told": {"Spooled": 99_000}}
-        assert seconds < 7, seconds
+        assert seconds < 14, seconds
         assert desk.waiting() == {"one": 99_000}
 
 
