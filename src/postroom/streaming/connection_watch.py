@@ -52,7 +52,6 @@ class ConnectionWatch:
         self._log = log
         self._on_traffic = on_traffic
         self._retries = 0
-        self._has_statistics = False
         self._since = clock.monotonic()
         self.connected: bool | None = None
         self.last_problem = ""
@@ -62,11 +61,6 @@ class ConnectionWatch:
     def state(self) -> tuple[bool | None, float, str]:
         """Return whether a connection is up (None: not known yet), for how many seconds, and the last problem."""
         return self.connected, self._clock.monotonic() - self._since, self.last_problem
-
-    @property
-    def is_down(self) -> bool:
-        """True when it is known that no connection is up: the library has said so, or it has listed its brokers."""
-        return self.connected is False or (self.connected is None and self._has_statistics)
 
     def on_error(self, error: KafkaError) -> None:
         """Take an error that concerns a connection and not one record."""
@@ -97,7 +91,6 @@ class ConnectionWatch:
         except msgspec.MsgspecError:
             return
         self.queue_bytes = told.msg_size
-        self._has_statistics = True
         brokers = told.brokers.values()
         if any(broker.state == "UP" for broker in brokers):
             self._set_connected(connected=True)

@@ -125,7 +125,7 @@ class DeliveryReports:
         decision = decide(code, fatal=error.fatal() or (is_purged and shutter.fatal))
         if code == PURGE_QUEUE and shutter.recalling and not shutter.fatal:
             decision = RECALLED
-        if code == PURGE_QUEUE and taken.never_connected and watch.is_down:
+        if code == PURGE_QUEUE and taken.never_connected and watch.connected is False:
             decision = was_never_sent(decision)
         if decision.rebuild:
             shutter.fatal = True

@@ -198,7 +198,7 @@ class KafkaClient:
                 raise QueueFullError("the queue of unacknowledged records is being emptied")
             number = records.taken = records.taken + 1
             taken = Taken(self._reports, number, record, on_done, self._clock.monotonic())
-            taken.never_connected = self._life.watch.connected is not True
+            taken.never_connected = self._life.watch.connected is False
             records.by_number[number] = taken
             try:
                 refused = self._reports.produce(self._life.producer, taken)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -193,31 +192,6 @@ def test_records_handed_in_while_no_broker_can_be_reached_were_never_sent() -> N
     decision = reports.all[0].decision
     assert (decision.reason, decision.may_be_in_kafka) == (FailedReason.KAFKA_UNAVAILABLE, False)
     assert metrics.get_summary()["connection_failures"] > 0
-
-
-def test_records_handed_in_before_the_first_connection_is_up_were_never_sent() -> None:
-    """Nothing is known yet when they are taken; when they are given up, it is known that none was sent."""
-    with MockCluster() as gone:
-        bootstrap = gone.bootstrap
-    reports = Reports()
-    client = KafkaClient(config_for(bootstrap), metrics=Metrics())
-    client.publish(record(), reports.of(0))
-    assert client.condition().connected is None
-    until(lambda: client.condition().connected is False)
-    client.close(0.1)
-    assert not reports.all[0].decision.may_be_in_kafka
-
-
-def test_records_for_a_broker_that_answers_nothing_at_all_were_never_sent() -> None:
-    """It takes the connection and then keeps silent, as a firewall or a balancer does: no error says so for long."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        reports = Reports()
-        client = KafkaClient(config_for(f"127.0.0.1:{silent.getsockname()[1]}"), metrics=Metrics())
-        client.publish(record(), reports.of(0))
-        until(lambda: client._life.watch.is_down)
-        assert client.condition().connected is None
-        client.close(0.1)
-    assert not reports.all[0].decision.may_be_in_kafka
 
 
 def test_a_record_that_waits_too_long_is_given_up_without_anybody_asking() -> None:

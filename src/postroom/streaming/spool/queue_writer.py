@@ -70,13 +70,14 @@ class QueueWriter:
                 if not self.waiting:
                     return False
                 batch = self.waiting.take()
+            has_frames = bool(batch.bodies)
             try:
                 error = self._commit(batch)
             except Exception as exc:  # noqa: BLE001 - a fault of ours must leave nobody waiting for ever
                 error = self._broken(exc)
             segment = None if self._writer is None else self._writer.segment
         batch.complete(error)
-        if error is None and segment is not None:
+        if has_frames and error is None and segment is not None:
             with self._place.lock:
                 segment.telling -= 1
                 if not segment.telling:
