@@ -210,6 +210,7 @@ def _check_lines(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[
     from postroom.schemas.json_reader import from_json, read_json
     from postroom.schemas.schema_validator import SchemaValidator
 
+    validator = SchemaValidator({contract.name: contract})
     try:
         with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as stream:
             number = 0
@@ -223,7 +224,7 @@ def _check_lines(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[
                     yield number, [Violation("", error.reason, "the JSON of one event", error.message)]
                     _skip_line(stream, line)
                     continue
-                yield number, SchemaValidator({contract.name: contract}).validate(contract.name, event)
+                yield number, validator.validate(contract.name, event)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigurationError(f"{path} cannot be read: {reason}", remedy="name a file of events") from error
@@ -233,12 +234,13 @@ def _check_rows(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[V
     """Each row of CSV by the number of its first line, and what is wrong with the event in it."""
     from postroom.libs.event import Violation
     from postroom.libs.exceptions import DecodeError
-    from postroom.schemas.event_checker import find_violations
+    from postroom.schemas.schema_validator import SchemaValidator
     from postroom.services.event_source import csv_rows_of
 
+    validator = SchemaValidator({contract.name: contract})
     for event in csv_rows_of(str(path), contract):
         try:
-            found = find_violations(contract.avro.root, event.read(contract))
+            found = validator.validate(contract.name, event.read(contract))
         except DecodeError as error:
             yield event.row.line, [Violation("", error.reason, "a row of CSV", error.message)]
             continue

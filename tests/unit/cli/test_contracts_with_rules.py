@@ -46,6 +46,15 @@ def test_events_are_checked_against_rules_too(tmp_path: Path, capsys: pytest.Cap
     assert first == "line 2: id: named, expected the condition of the rule, found condition not met"
 
 
+def test_rows_of_csv_are_checked_against_rules_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, events = tmp_path / "ruled.yaml", tmp_path / "events.csv"
+    path.write_text(RULED.replace("id != ''", "id != 'no'").replace('{id: ""}', "{id: no}"), encoding="utf-8")
+    events.write_text("id\na\nno\n", encoding="utf-8")
+    assert main(["contracts", "check", str(path), str(events)]) == 1
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("line 3: id: named, expected the condition of the rule, found condition not met")
+
+
 def test_test_tries_each_rule_on_its_known_bad_event_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
