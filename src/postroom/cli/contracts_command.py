@@ -1,7 +1,5 @@
 """`postroom contracts`: draft, check, compare and register contracts."""
 
-import sys
-from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +13,7 @@ from postroom.cli import (
     contracts_pages,
     contracts_register,
     contracts_registered,
+    event_lines,
 )
 from postroom.cli.border import FAILED, stdout_console, write_json
 from postroom.cli.options import AsJson, ConfigFile, Environment, Registry, settings_from_options
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from postroom.schemas.data_contracts import Contract
 
 app = typer.Typer(help="Draft, check, compare and register contracts.", no_args_is_help=True)
-
-_MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
 class CheckedFormat(StrEnum):
@@ -206,28 +203,18 @@ def _rules(contract: "Contract") -> str:
 def _check_lines(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[Violation]]]":
     """Each line that is not blank by its number, and what is wrong with the event in it."""
     from postroom.libs.event import Violation
-    from postroom.libs.exceptions import ConfigurationError, DecodeError
+    from postroom.libs.exceptions import DecodeError
     from postroom.schemas.json_reader import from_json, read_json
     from postroom.schemas.schema_validator import SchemaValidator
 
     validator = SchemaValidator({contract.name: contract})
-    try:
-        with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as stream:
-            number = 0
-            while line := stream.readline(_MAX_LINE_BYTES + 1):
-                number += 1
-                if not line.strip():
-                    continue
-                try:
-                    event = from_json(contract, read_json(line.rstrip(b"\r\n"), max_bytes=_MAX_LINE_BYTES))
-                except DecodeError as error:
-                    yield number, [Violation("", error.reason, "the JSON of one event", error.message)]
-                    _skip_line(stream, line)
-                    continue
-                yield number, validator.validate(contract.name, event)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ConfigurationError(f"{path} cannot be read: {reason}", remedy="name a file of events") from error
+    for number, line in event_lines.event_lines(path):
+        try:
+            event = from_json(contract, read_json(line, max_bytes=event_lines.MAX_LINE_BYTES))
+        except DecodeError as error:
+            yield number, [Violation("", error.reason, "the JSON of one event", error.message)]
+            continue
+        yield number, validator.validate(contract.name, event)
 
 
 def _check_rows(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[Violation]]]":
@@ -245,12 +232,6 @@ def _check_rows(contract: "Contract", path: Path) -> "Iterator[tuple[int, list[V
             yield event.row.line, [Violation("", error.reason, "a row of CSV", error.message)]
             continue
         yield event.row.line, event.located(found)
-
-
-def _skip_line(stream: Any, line: bytes) -> None:
-    """Read on to the end of a line that was too long."""
-    while line and not line.endswith(b"\n"):
-        line = stream.readline(_MAX_LINE_BYTES)
 
 
 def _tell_line(number: int, problems: "list[Violation]", *, as_json: bool) -> None:

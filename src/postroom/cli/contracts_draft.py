@@ -3,12 +3,12 @@
 import re
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from postroom.cli import event_lines
 from postroom.cli.border import write_json
 from postroom.cli.options import AsJson
 from postroom.cli.words import many
@@ -16,7 +16,6 @@ from postroom.cli.words import many
 if TYPE_CHECKING:
     from postroom.schemas.contract_infer import Inference
 
-_MAX_LINE_BYTES = 16 * 1024 * 1024
 _PROGRESS_S = 1.0
 
 
@@ -93,31 +92,24 @@ def _checked_name(name: str) -> str:
 
 def _read(path: Path) -> "tuple[Inference, int]":
     """What the file's events have in common, and the number of lines that are none."""
-    from postroom.libs.exceptions import ConfigurationError, DecodeError
+    from postroom.libs.exceptions import DecodeError
     from postroom.schemas.contract_infer import Inference
     from postroom.schemas.json_reader import read_json
 
     inference, skipped, told = Inference(), 0, time.monotonic()
-    try:
-        with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as stream:
-            while line := stream.readline(_MAX_LINE_BYTES):
-                if not line.strip():
-                    continue
-                try:
-                    event = read_json(line.rstrip(b"\r\n"), max_bytes=_MAX_LINE_BYTES)
-                except DecodeError:
-                    event = None
-                if isinstance(event, dict):
-                    inference.add(event)
-                else:
-                    skipped += 1
-                if sys.stderr.isatty() and time.monotonic() - told >= _PROGRESS_S:
-                    told = time.monotonic()
-                    sys.stderr.write(f"\r{inference.count:,} events read")
-                    sys.stderr.flush()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ConfigurationError(f"{path} cannot be read: {reason}", remedy="name a file of events") from error
+    for _, line in event_lines.event_lines(path):
+        try:
+            event = read_json(line, max_bytes=event_lines.MAX_LINE_BYTES)
+        except DecodeError:
+            event = None
+        if isinstance(event, dict):
+            inference.add(event)
+        else:
+            skipped += 1
+        if sys.stderr.isatty() and time.monotonic() - told >= _PROGRESS_S:
+            told = time.monotonic()
+            sys.stderr.write(f"\r{inference.count:,} events read")
+            sys.stderr.flush()
     if sys.stderr.isatty():
         sys.stderr.write("\r" + " " * 40 + "\r")
     return inference, skipped

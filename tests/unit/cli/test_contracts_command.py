@@ -114,7 +114,7 @@ class TestCheck:
     def test_a_line_that_is_too_long_is_one_bad_line(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("postroom.cli.contracts_command._MAX_LINE_BYTES", 100)
+        monkeypatch.setattr("postroom.cli.event_lines.MAX_LINE_BYTES", 100)
         Path("events.ndjson").write_text('{"id": "' + "x" * 1000 + '"}\n{"id": "a", "total": 5, "at": 0}\n')
         assert main(["contracts", "check", "order.yaml", "events.ndjson"]) == 1
         lines = capsys.readouterr().out.splitlines()

@@ -54,6 +54,15 @@ class TestInfer:
         Path("good.ndjson").write_text("".join(self.SAMPLES.splitlines(keepends=True)[:3]))
         assert main(["contracts", "check", "draft.yaml", "good.ndjson"]) == 0
 
+    def test_a_line_that_is_too_long_is_one_line_left_out(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("postroom.cli.event_lines.MAX_LINE_BYTES", 100)
+        Path("long.ndjson").write_text('{"id": "' + "x" * 1000 + '"}\n{"id": "a"}\n')
+        assert main(["contracts", "infer", "long.ndjson", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["samples"], told["skipped"]) == (1, 1)
+
     def test_it_reads_stdin_and_writes_json(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
