@@ -6,19 +6,17 @@ costs the copy, never more: a copy is an aid.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
 import stat
-import sys
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from postroom.libs.durable_files import replace_durably, sync_folder
 from postroom.libs.logger import get_logger
 
 if TYPE_CHECKING:
@@ -135,7 +133,7 @@ class ContractCopies:
         path = self._folder / file_name(*copy.key)
         try:
             _have(self._folder)
-            _replace(path, encode(copy))
+            replace_durably(path, encode(copy), prefix=".copy-")
         except OSError as exc:
             if not self._has_failed:
                 self._log.warning(
@@ -166,33 +164,7 @@ def _have(folder: Path) -> None:
     """
     for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
-        _sync(missing.parent)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Give `path` this content: the old one or the new one is there at every instant."""
-    handle, temporary = tempfile.mkstemp(prefix=".copy-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in the folder survive a power cut; Windows has no way to ask for that."""
-    if sys.platform != "win32":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(missing.parent)
 
 
 def copies_folder(config: Config, environ: Mapping[str, str]) -> Path | None:

@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
+from postroom.libs.durable_files import replace_durably
 from postroom.libs.exceptions import (
     IncompatibleSchemaError,
     InvalidSchemaError,
@@ -213,19 +212,11 @@ class FolderRegistry:
         if state.rules:
             content |= {"format": 2, "compatibility": state.rules}
         text = json.dumps(content, indent=1)
-        temporary = ""
+        path = self._folder / _STATE
         try:
-            handle, temporary = tempfile.mkstemp(prefix=".schemas-", dir=self._folder)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self._folder / _STATE)  # noqa: PTH105 - the same call as Path.replace
-            _sync_folder(self._folder)
+            replace_durably(path, text.encode(), prefix=".schemas-")
         except OSError as exc:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108 - may be the empty name
-            raise RegistryUnavailableError(f"{self._folder / _STATE} cannot be written ({exc.strerror})") from exc
+            raise RegistryUnavailableError(f"{path} cannot be written ({exc.strerror})") from exc
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -295,16 +286,6 @@ def _incompatible(subject: str, level: Compatibility, broken: Sequence[Break]) -
     told = "; ".join(f"version {one.earlier + 1}: {one.misfit}" for one in broken[:3])
     more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
     return IncompatibleSchemaError(f"The schema for {subject} breaks its rule {level}: {told}{more}")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename survive a power cut; Windows has no way to ask for that."""
-    if sys.platform != "win32":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _try_lock(file: IO[bytes]) -> bool:

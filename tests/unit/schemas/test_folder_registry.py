@@ -102,7 +102,7 @@ class TestKeeping:
             def fail(*_: object) -> None:
                 raise OSError(28, "No space left on device")
 
-            broken.setattr(f"postroom.schemas.folder_registry.os.{step}", fail)
+            broken.setattr(f"postroom.libs.durable_files.os.{step}", fail)
             with pytest.raises(RegistryUnavailableError, match="No space left"):
                 register(tmp_path, "a", SCHEMAS[1])
         assert FolderRegistry(tmp_path).versions("a") == (1,)
