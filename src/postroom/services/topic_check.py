@@ -97,7 +97,7 @@ class TopicCheck:
         self._admin: Any = None  # kept here: a forked child may not free its parent's
         self._stopping = threading.Event()
         self._log = get_logger("postroom.topics")
-        self._thread = threading.Thread(target=self._run, name="postroom-topics", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="postroom-topic-check", daemon=True)
         self.found: tuple[Unfit, ...] = ()
 
     def start(self) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.group_commit import Batch, Ticket
     from postroom.streaming.spool.hand import Hand
     from postroom.streaming.spool.segment_store import QueuePlace, SegmentStore
-    from postroom.streaming.spool.segments import SegmentWriter
+    from postroom.streaming.spool.segments import Segment, SegmentWriter
 
 
 class WriteSettings(msgspec.Struct, frozen=True):
@@ -70,24 +70,28 @@ class QueueWriter:
                 if not self.waiting:
                     return False
                 batch = self.waiting.take()
-            has_frames = bool(batch.bodies)
             try:
                 error = self._commit(batch)
             except Exception as exc:  # noqa: BLE001 - a fault of ours must leave nobody waiting for ever
                 error = self._broken(exc)
             segment = None if self._writer is None else self._writer.segment
         batch.complete(error)
-        if has_frames and error is None and segment is not None:
-            with self._place.lock:
-                segment.telling -= 1
-                if not segment.telling:
-                    segment.held_back = 0
+        if error is None and segment is not None:
+            self._told(segment)
         return True
 
     def try_again(self) -> None:
         """Find out whether the disk works again, by a batch without frames."""
         with self._commit_lock:
-            self._commit(self.waiting.new_batch())
+            if self._commit(self.waiting.new_batch()) is None and self._writer is not None:
+                self._told(self._writer.segment)
+
+    def _told(self, segment: Segment) -> None:
+        """Note that everybody of one batch was told: when that is so of all, what was held back may be read."""
+        with self._place.lock:
+            segment.telling -= 1
+            if not segment.telling:
+                segment.held_back = 0
 
     def retire(self, *, smallest_bytes: int) -> None:
         """Close the open segment if all of it is acknowledged and it has `smallest_bytes`, so that it can be removed.
@@ -203,7 +207,7 @@ class QueueWriter:
             segment.waiting += len(batch.bodies)
             segment.frames_end += size
             segment.held_back += size
-            segment.telling += bool(batch.bodies)
+            segment.telling += 1
             segment.size = segment.frames_end
             if batch.bodies:
                 segment.next_sequence = batch.next_sequence

@@ -43,7 +43,7 @@ class Segment:
     """What is known about one segment. Its queue's lock guards everything that changes.
 
     `frames_end` is the synced end. The last `held_back` bytes before it may not be read yet: who stored them is still
-    being told, and may give back a claim that comes before the others; `telling` is of how many groups. `waiting`
+    being told, and may give back a claim that comes before the others; `telling` is of how many batches. `waiting`
     counts frames neither acknowledged nor lost, `in_hand` those of them that somebody has; `topics` holds frames and
     bytes of those by topic. `is_known` turns true when all are counted, `is_closed` when no frame will be added,
     `is_gone` when somebody has removed its file. `damaged` holds where unreadable ranges begin and how long they are,
