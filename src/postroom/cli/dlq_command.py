@@ -203,13 +203,15 @@ class _NoSchemas:
 def _told(each: "OpenLetter") -> dict[str, Any]:
     from datetime import UTC, datetime
 
+    from postroom.libs.clock import rfc3339
+
     letter = each.letter
     failed = None if letter.failed_at_ms is None else datetime.fromtimestamp(letter.failed_at_ms / 1000, UTC)
     return {
         "event_id": letter.event_id,
         "event_type": letter.event_type,
         "place": f"{each.topic}[{each.partition}] {each.offset}",
-        "failed_at": None if failed is None else failed.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "failed_at": None if failed is None else rfc3339(failed, "seconds"),
         "attempts": letter.attempts,
         "reason": letter.reason,
         "stage": letter.stage,

@@ -10,7 +10,7 @@ import msgspec
 
 from postroom.cli.spool_content import told_labels
 from postroom.cli.words import counts, duration, many, printable, size
-from postroom.libs.clock import SYSTEM_CLOCK, Clock
+from postroom.libs.clock import SYSTEM_CLOCK, Clock, rfc3339
 from postroom.libs.exceptions import ConfigurationError
 from postroom.services.spool_view import QUEUE_NAMES
 from postroom.streaming.spool.inspection import inspect_spool, stored_records
@@ -104,7 +104,7 @@ def _moment(time_ms: int) -> str:
         moment = datetime.fromtimestamp(time_ms / 1000, UTC)
     except (OverflowError, OSError, ValueError):
         return f"{time_ms} ms"
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(moment)
 
 
 # -- all slots

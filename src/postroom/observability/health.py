@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from postroom.libs.clock import SYSTEM_CLOCK
+from postroom.libs.clock import SYSTEM_CLOCK, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,7 +88,7 @@ class HealthReport:
                 c.name: {
                     "state": c.state.value,
                     "role": c.role.value,
-                    "since": c.since.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                    "since": rfc3339(c.since),
                     "for_s": round(c.for_s, 3),
                     "detail": c.detail,
                 }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from postroom.libs.clock import rfc3339
 from postroom.libs.event import Violation
 from postroom.libs.exceptions import DecodeError, NotRepresentableError
 from postroom.schemas.avro_codec import frame, unframe
@@ -129,8 +130,8 @@ class Lane:
         if self._fixed_headers:
             own = (*own, *self._fixed_headers)
         if self.is_cloudevent:
-            moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds")
-            own = (*own, ("ce_time", moment.replace("+00:00", "Z").encode()))
+            moment = rfc3339(datetime.fromtimestamp(timestamp_ms / 1000, UTC))
+            own = (*own, ("ce_time", moment.encode()))
         return own if attempt == 1 else (*own, ("x-attempt", str(attempt).encode()))
 
     def tombstone_headers(self, event_id: str, timestamp_ms: int, attempt: int) -> Headers:

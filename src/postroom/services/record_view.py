@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from postroom.libs.clock import SYSTEM_CLOCK, Clock
+from postroom.libs.clock import SYSTEM_CLOCK, Clock, rfc3339
 from postroom.libs.exceptions import DecodeError, PostroomError
 from postroom.schemas.avro_codec import Codec, unframe
 from postroom.schemas.json_reader import read_json
@@ -143,4 +143,4 @@ def _rfc3339(milliseconds: int | None) -> str | None:
         moment = _EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
         return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(moment)

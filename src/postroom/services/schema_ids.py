@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from postroom.libs.clock import rfc3339
 from postroom.libs.exceptions import (
     ConfigurationError,
     IncompatibleSchemaError,
@@ -381,4 +382,4 @@ class SchemaIds:
             return None
         ago_s = self._clock.monotonic() - pin.confirmed_at
         moment = datetime.fromtimestamp(self._clock.time_ms() / 1000 - ago_s, UTC)
-        return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+        return rfc3339(moment, "seconds")

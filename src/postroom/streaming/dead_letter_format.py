@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from postroom.libs.clock import rfc3339
 from postroom.libs.event import DeadLetterReason, Headers, Record, Violation, is_event_id
 from postroom.libs.exceptions import (
     DeadLetteredError,
@@ -238,8 +239,7 @@ def _check(reason: str, topic: str, dead_letter_topic: str, event_id: str, conte
 
 
 def _rfc3339(milliseconds: int) -> str:
-    moment = EPOCH + timedelta(milliseconds=milliseconds)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(EPOCH + timedelta(milliseconds=milliseconds))
 
 
 def _utf8(text: str) -> bytes:
