@@ -194,6 +194,19 @@ def test_records_handed_in_while_no_broker_can_be_reached_were_never_sent() -> N
     assert metrics.get_summary()["connection_failures"] > 0
 
 
+def test_what_was_taken_before_anything_was_known_of_a_connection_may_be_in_kafka(cluster: MockCluster) -> None:
+    """Statistics tell of a connection half a second late: by then it may have been up, and be gone again."""
+    reports = Reports()
+    client = KafkaClient(config_for(cluster.bootstrap), metrics=Metrics())
+    cluster.push_errors(20, 20, 20, 20)  # appended, but not by enough replicas: tried again after a second
+    client.publish(record(0), reports.of(0))
+    assert client.flush(0.25) == 1
+    cluster.down()
+    until(lambda: client.condition().connected is False)
+    client.close(0)
+    assert reports.by_record[0][0].decision.may_be_in_kafka
+
+
 def test_a_record_that_waits_too_long_is_given_up_without_anybody_asking() -> None:
     """The clock runs twenty times as fast as the wall, so that the 12 seconds of patience pass quickly."""
     with MockCluster() as gone:
