@@ -101,15 +101,14 @@ def _pages(
 def _past(contracts: "list[Contract]", settings: "Config") -> "dict[str, list[Side]]":
     """The registered versions of each contract by its name."""
     from postroom.libs.exceptions import SubjectNotFoundError
-    from postroom.schemas.schema_registry_client import SchemaRegistryClient, subject_name
+    from postroom.schemas.registration import subject_of
+    from postroom.schemas.schema_registry_client import SchemaRegistryClient
 
     found: dict[str, list[Side]] = {}
     with SchemaRegistryClient(settings=settings.schema_registry) as client:
         for contract in contracts:
-            topic = settings.topic(contract.topic)
-            subject = subject_name(settings.schema_registry.subject_strategy, topic, contract.record_name)
             try:
-                found[contract.name] = registered_versions(client, subject)
+                found[contract.name] = registered_versions(client, subject_of(contract, settings))
             except SubjectNotFoundError:
                 continue
     return found

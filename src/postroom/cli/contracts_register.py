@@ -80,10 +80,9 @@ def register(
 
 
 def _plan(client: "SchemaRegistryClient", contract: "Contract", settings: "Config") -> _Plan:
-    from postroom.schemas.schema_registry_client import subject_name
+    from postroom.schemas.registration import subject_of
 
-    topic = settings.topic(contract.topic)
-    subject = subject_name(settings.schema_registry.subject_strategy, topic, contract.record_name)
+    subject = subject_of(contract, settings)
     asks = contract.governance.compatibility is not None  # who wants no rule needs no registry that has some
     return _Plan(contract, subject, client.own_compatibility(subject) if asks else None)
 

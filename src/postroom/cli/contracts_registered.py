@@ -23,14 +23,14 @@ def check_registered(
     contracts: "Iterable[Contract]", *, registry: str, config: Path | None, env: str | None, as_json: bool
 ) -> None:
     """Say of each contract whether it may be registered, and why not; Exit with 1 if one may not. Registers nothing."""
-    from postroom.schemas.schema_registry_client import SchemaRegistryClient, subject_name
+    from postroom.schemas.registration import subject_of
+    from postroom.schemas.schema_registry_client import SchemaRegistryClient
 
     settings = settings_from_options(registry=registry, config=config, env=env)
     told = []
     with SchemaRegistryClient(settings=settings.schema_registry) as client:
         for contract in contracts:
-            topic = settings.topic(contract.topic)
-            subject = subject_name(settings.schema_registry.subject_strategy, topic, contract.record_name)
+            subject = subject_of(contract, settings)
             told.append({"contract": contract.name, "subject": subject, **_judged(client, subject, contract)})
     ok = all(one["ok"] for one in told)
     if as_json:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from postroom.libs.exceptions import SchemaRegistryError
+from postroom.schemas.registry_protocol import subject_name
 from postroom.schemas.schema_references import Reference, parsing_form, with_references
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from postroom.libs.config_loader import Config
     from postroom.schemas.data_contracts import Contract
     from postroom.schemas.registry_protocol import RegisteredSchema
 
@@ -76,6 +78,12 @@ class Registration:
                 "The Schema Registry answers with another schema than the one that was asked for",
                 remedy="check schema_registry.url: something that is no registry may answer there",
             )
+
+
+def subject_of(contract: Contract, config: Config) -> str:
+    """Return the subject under which the schema of a contract stands with these settings."""
+    strategy = config.schema_registry.subject_strategy
+    return subject_name(strategy, config.topic(contract.topic), contract.record_name)
 
 
 def registration_of(contract: Contract) -> Registration:
