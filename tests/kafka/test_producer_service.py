@@ -219,4 +219,4 @@ def test_with_a_spool_it_starts_without_kafka_and_creates_its_topics_once_that_i
             assert not topics.waiting_for
         assert {topic, f"{topic}.dlq"} <= set(KafkaAdmin({"bootstrap.servers": postroom_stack.bootstrap}).list_topics())
         (entry,) = read_log(postroom_stack.bootstrap, topic)
-    assert not entry.repeat
+    assert entry.event_id == receipt.event_id
