@@ -108,7 +108,7 @@ class QueueIntake:
         size = sum([total for _, total in topics.values()])
         store, batches = self._store, self._batches
         with self._place.lock:
-            refusal = self._refusal(group_bytes(len(bodies), size), space)
+            refusal = self._refusal(group_bytes(len(bodies), size - ENTRY_BYTES * len(bodies)), space)
             if refusal is not None:
                 raise refusal
             sequence, before, waiting = store.next_sequence, batches.size, store.waiting.total
