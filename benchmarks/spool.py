@@ -18,7 +18,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from postroom.libs.event import Record
 from postroom.streaming.spool.record_format import Kind
@@ -33,6 +33,7 @@ LABELS = (("type", b"user_event"), ("contract", b"user_event:1"), ("topic", b"us
 ROUNDS = 30
 RECORDS_A_ROUND = 2_000
 THREADS = 16
+WRITERS = 4
 LARGE = 3_600_000
 _VALUE = b"x" * 200
 _FIELDS = ("topic text", "key blob", "value blob", "headers blob", "event_id text", "timestamp_ms int", "attempt int")
@@ -50,7 +51,7 @@ class Database:
     """A table in SQLite."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("pragma journal_mode=wal")
         self._connection.execute("pragma synchronous=full")
         self._connection.execute(f"create table records ({', '.join(columns)})")
@@ -97,10 +98,7 @@ def compare_appends(root: Path, batch: int) -> None:
     order = random.Random(batch)
     for number in range(ROUNDS):
         batches = [records(number * count + at, batch) for at in range(0, count, batch)]
-        of_fields = [
-            [(r.topic, r.key, r.value, r.headers[0][1], r.event_id, r.timestamp_ms, r.attempt) for r in some]
-            for some in batches
-        ]
+        of_fields = [_rows(some) for some in batches]
         of_blobs = [[(r.value,) for r in some] for some in batches]
 
         work: dict[str, Callable[[], None]] = {name: partial(_append, spool, batches) for name, spool in spools.items()}
@@ -113,6 +111,10 @@ def compare_appends(root: Path, batch: int) -> None:
         print(one.row(f"{name}, batches of {batch}", count))
     for spool in spools.values():
         spool.stop()
+
+
+def _rows(some: Sequence[Record]) -> list[tuple[object, ...]]:
+    return [(r.topic, r.key, r.value, r.headers[0][1], r.event_id, r.timestamp_ms, r.attempt) for r in some]
 
 
 def _append(spool: Spool, batches: Sequence[Sequence[Record]]) -> None:
@@ -134,6 +136,46 @@ def _append_ahead(spool: Spool, batches: Sequence[Sequence[Record]]) -> None:
 def _insert(database: Database, batches: Sequence[Sequence[tuple[object, ...]]]) -> None:
     for rows in batches:
         database.store(rows)
+
+
+def compare_writers(root: Path, batch: int) -> None:
+    """Print the rates of several threads that each append batches and wait for each: ours, SQLite's.
+
+    SQLite gets the better of its two ways, one connection that the threads share under a lock: connections of their own
+    wait for each other in steps, and reached four fifths of it.
+    """
+    spool, database, lock = Spool(root / "writers"), Database(root / "writers.db", _FIELDS), threading.Lock()
+    spool.start()
+    each = RECORDS_A_ROUND // batch
+    figures = {name: Figures() for name in ("spool", "SQLite, fields")}
+
+    def insert(batches: Sequence[Sequence[tuple[object, ...]]]) -> None:
+        for rows in batches:
+            with lock:
+                database.store(rows)
+
+    def all_of_them(work: Callable[[list[list[Any]]], None], shares: Sequence[list[list[Any]]]) -> None:
+        threads = [threading.Thread(target=work, args=(share,)) for share in shares]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    order = random.Random(batch)
+    for number in range(ROUNDS):
+        first = number * WRITERS * RECORDS_A_ROUND
+        shares = [
+            [records(first + (writer * each + at) * batch, batch) for at in range(each)] for writer in range(WRITERS)
+        ]
+        work = {
+            "spool": partial(all_of_them, partial(_append, spool), shares),
+            "SQLite, fields": partial(all_of_them, insert, [[_rows(some) for some in share] for share in shares]),
+        }
+        for name in order.sample(sorted(work), len(work)):
+            figures[name].run(work[name])
+    for name, one in figures.items():
+        print(one.row(f"{name}, {WRITERS} threads, batches of {batch}", WRITERS * RECORDS_A_ROUND))
+    spool.stop()
 
 
 def sixteen_threads(root: Path) -> None:
@@ -235,6 +277,7 @@ def main() -> None:
         print(f"{'load ' + format(os.getloadavg()[0], '.1f'):<40}{'records/s':>12}{'at best':>12}{'us CPU':>10}")
         for batch in (1, 100, 1000):
             compare_appends(root, batch)
+        compare_writers(root, 100)
         sixteen_threads(root)
         claims(root)
         if "--large" in sys.argv:
