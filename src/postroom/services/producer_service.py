@@ -14,14 +14,13 @@ from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.libs.config_loader import Config, load_config
 from postroom.libs.event import Failed, FailedReason, RefusedReason
 from postroom.libs.exceptions import LifecycleError
-from postroom.libs.logger import get_logger
 from postroom.observability.metrics import METRICS, Metrics
 from postroom.services.batch import Batch
+from postroom.services.closing import Closing
 from postroom.services.components import Components
 from postroom.services.door import Door
 from postroom.services.intake import Intake
 from postroom.services.item import TOMBSTONE
-from postroom.services.keeper import is_away
 from postroom.services.ledger import Ledger
 from postroom.services.process_life import close_at_worker_exit, is_ending, take_care_of
 from postroom.services.receipt import CALLBACKS
@@ -57,10 +56,6 @@ _SLICE_S = 0.1
 
 # How long `publish_event` waits for the disk when it writes ahead; a sync takes milliseconds.
 _DISK_PATIENCE_S = 30.0
-# Closing hands over to the spool so long before its time is over, and looks so often whether Kafka is away.
-_RESERVE_S = 2.0
-_LOOK_S = 0.25
-_HANDED_OVER_IN_A_SECOND = 20_000  # records, on an overloaded machine; 60,000 on an idle one
 # How long closing waits for callers who are just handing an event in; that takes microseconds.
 _ADMISSION_S = 1.0
 
@@ -199,11 +194,15 @@ class ProducerService:
                 return
             patience_s = parts.config.delivery.close_timeout_s if timeout_s is None else timeout_s
             end = self._clock.monotonic() + (patience_s if patience_s > 0 else 0.0)
+            closing = Closing(parts, self.ledger, self.settlement, self._clock, self._metrics)
             try:
                 self._stop_taking()
-                self._finish_open_events(parts, end, _reserve_s(patience_s, parts.publisher.in_flight()))
+                closing.finish_open_events(end, patience_s)
             finally:
-                self._let_go(parts)
+                closing.let_go()
+                if self._end_readings is not None:
+                    self._end_readings()
+                parts.stop()
             self._ended = True
         # Without the lock: a user's callback that is waited for here may call this service.
         CALLBACKS.drain(max(0.1, end - self._clock.monotonic()))
@@ -222,52 +221,6 @@ class ProducerService:
         if not item.sequence and not item.receipt.done():
             detail = "the service was closed"
             self.settlement.fail(item, Failed(FailedReason.CLOSED, may_be_in_kafka=False, detail=detail))
-
-    def _let_go(self, parts: Components) -> None:
-        parts.publisher.close(0.0)
-        if parts.spooling is not None:
-            parts.dispatcher.hand_over()
-            parts.spooling.stop()
-            parts.dispatcher.hand_over()  # what the disk took last, when its path was closed: it lies there
-        self.settlement.stop()
-        self._disown_the_lost()
-        if self._end_readings is not None:
-            self._end_readings()
-        parts.stop()
-
-    def _finish_open_events(self, parts: Components, end: float, reserve_s: float) -> None:
-        """Wait until nothing is on its way: not with the publisher, nor from there to the spool or the dead letters.
-
-        With a spool, `reserve_s` seconds before `end` what is unacknowledged is handed over to it.
-        """
-        publisher, spooling = parts.publisher, parts.spooling
-        if spooling is not None:
-            spooling.stop_sending()
-            end -= reserve_s
-        while True:
-            left = end - self._clock.monotonic()
-            unsent = publisher.flush(max(0.0, left if spooling is None else min(left, _LOOK_S)))
-            if unsent and (left <= 0 or (spooling is not None and is_away(publisher.condition()))):
-                log = get_logger("postroom.producer_service")
-                log.warning("closed_too_early", operation="close", count=unsent, spooled=spooling is not None)
-                publisher.purge()
-            if spooling is not None:
-                parts.dispatcher.hand_over()
-            # In this order: a repaired record goes from the repairs to the publisher, never back.
-            if not self.settlement.repairing() and not publisher.flush(0.0):
-                balance = self.ledger.total()
-                if spooling is None or left + reserve_s <= 0 or not balance.pending + balance.in_flight:
-                    return
-            self._clock.sleep(0.002)
-
-    def _disown_the_lost(self) -> None:
-        orphans = self.ledger.disown()
-        if orphans:
-            log = get_logger("postroom.producer_service")
-            log.error("events_unaccounted", operation="close", count=len(orphans))
-        for receipt in orphans:
-            self._metrics.record_error("unaccounted")
-            receipt.resolve(Failed(FailedReason.UNACCOUNTED, may_be_in_kafka=True, detail="its report never came"))
 
     def __enter__(self) -> Self:
         return self.start()
@@ -503,11 +456,6 @@ class ProducerService:
         for receipt in parents_receipts:
             if not receipt.done():
                 receipt.abandon(Failed(FailedReason.CLOSED, may_be_in_kafka=True, detail=detail))
-
-
-def _reserve_s(patience_s: float, open_records: int) -> float:
-    """Return how much of the time for closing is kept for handing over, in seconds."""
-    return min(min(_RESERVE_S, patience_s / 4) + open_records / _HANDED_OVER_IN_A_SECOND, patience_s * 3 / 4)
 
 
 def checked_timeout(timeout: object) -> float:
