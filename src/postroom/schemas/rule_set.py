@@ -84,8 +84,10 @@ def read_rule_set(contract: ContractText) -> None:
         for name in known_bad.nodes:
             if name not in names:
                 known_bad.wrong(name, "is no rule of this contract", "name a rule of ruleSet.domainRules")
+    nodes = {} if known_bad is None else known_bad.nodes
+    said = {name for name, node in nodes.items() if node.value is not None}
     for rule in contract.rules:
-        if rule.runs_here and rule.name not in (known_bad.nodes if known_bad is not None else {}):
+        if rule.runs_here and rule.name not in said:
             remedy = f"add {rule.name}: and an event that breaks this rule and no other"
             whole.wrong("known_bad", f"has no event for the rule {rule.name}", remedy)
 

@@ -103,6 +103,11 @@ def test_each_rule_has_one_name_and_a_known_bad_event(tmp_path: Path) -> None:
     assert "ruleSet.domainRules[0] is a text. Write a mapping" in told(tmp_path, [], {}, ruleSet={"domainRules": ["a"]})
 
 
+def test_a_known_bad_event_that_is_still_to_be_written_is_asked_for(tmp_path: Path) -> None:
+    assert "thing.yaml:" in told(tmp_path, [RULE], {"rule": None})
+    assert "known_bad has no event for the rule rule. Add rule:" in told(tmp_path, [RULE], {"rule": None})
+
+
 def test_tags_of_the_schema_must_be_texts(tmp_path: Path) -> None:
     field = {"name": "id", "type": "string", "confluent:tags": "PII"}
     text = told(tmp_path, [], {}, schema={"type": "record", "name": "T", "fields": [field]})
