@@ -10,9 +10,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from postroom.libs.safe_yaml import scalar_of
 from postroom.schemas.avro_nodes import INT_RANGES
-from postroom.schemas.contract_starter import topic_name, type_name
+from postroom.schemas.contract_starter import topic_name, type_name, yaml_text
 from postroom.schemas.sample_shape import FORMATS, NAME, Seen
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ _MICROS: Final = (10**15, 5 * 10**15)
 _SECONDS: Final = (10**9, 5 * 10**9)
 _EXACT: Final = 2**53  # a double holds every whole number up to here
 _AS_IT_IS: Final = {"boolean": "boolean", "float": "double"}
-_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 class Inference:
@@ -62,15 +60,15 @@ class _Draft:
         fields = [line for name, seen in self._seen.fields.items() for line in self._top_field(name, seen)]
         yield f"# A draft from {self._seen.count:,} samples. It says what they have in common, not what was meant:"
         yield "# read every line, above all those after a comment, and add what only people know."
-        yield f"name: {self._name}"
+        yield f"name: {yaml_text(self._name)}"
         yield "version: 1"
         yield 'description: ""            # what happened when this event is sent'
         yield 'owner: ""                  # who answers for it'
-        yield f"topic: {topic_name(self._name)}"
+        yield f"topic: {yaml_text(topic_name(self._name))}"
         yield from self._key()
         yield "schema:"
         yield "  type: record"
-        yield f"  name: {type_name(self._name)}"
+        yield f"  name: {yaml_text(type_name(self._name))}"
         if not fields:
             yield "  # unsure: the samples have no fields that could be named"
         yield "  fields:" if fields else "  fields: []"
@@ -189,5 +187,5 @@ def flow(value: object) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(flow(inner) for inner in value) + "]"
     if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) and scalar_of(value) == value else json.dumps(value)
+        return yaml_text(value)
     return json.dumps(value)

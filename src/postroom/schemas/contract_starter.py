@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Final
+
+from postroom.libs.safe_yaml import scalar_of
+
+_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 def type_name(name: str) -> str:
@@ -17,9 +23,15 @@ def topic_name(name: str) -> str:
     return name if name.endswith("s") else f"{name}s"
 
 
+def yaml_text(text: str) -> str:
+    """The text as YAML on one line, quoted only where it has to be: a name may be `true`, or `2024`."""
+    return text if _PLAIN.fullmatch(text) and scalar_of(text) == text else json.dumps(text)
+
+
 def starter(name: str) -> str:
     """The text of a contract file for the event type `name`, which is one that contracts may have."""
-    return _STARTER.format(name=name, topic=topic_name(name), record=type_name(name))
+    names = {"name": name, "topic": topic_name(name), "record": type_name(name)}
+    return _STARTER.format(**{key: yaml_text(text) for key, text in names.items()})
 
 
 _STARTER = """\

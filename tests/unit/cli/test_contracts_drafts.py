@@ -27,6 +27,19 @@ class TestNew:
         assert main(["contracts", "test", "order_placed.yaml"]) == 0
         assert capsys.readouterr().out.splitlines()[1:] == ["0 findings", "order_placed: 1 example, 0 failed"]
 
+    @pytest.mark.parametrize("name", ["2024", "true", "null", "1e3", "-"])
+    def test_a_name_that_yaml_would_take_for_something_else_is_quoted(
+        self, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Path("samples.ndjson").write_text('{"id": "a"}\n')
+        assert main(["contracts", "new", "--file", "new.yaml", "--", name]) == 0
+        assert main(["contracts", "check", "new.yaml"]) == 0
+        capsys.readouterr()
+        assert main(["contracts", "infer", "samples.ndjson", f"--name={name}"]) == 0
+        Path("draft.yaml").write_text(capsys.readouterr().out)
+        assert main(["contracts", "check", "draft.yaml", "samples.ndjson"]) == 0
+        assert capsys.readouterr().out == f"1 event checked against {name}: 0 invalid\n"
+
     def test_a_file_that_exists_is_left_alone(self, capsys: pytest.CaptureFixture[str]) -> None:
         Path("mine.yaml").write_text("mine")
         assert main(["contracts", "new", "order", "--file", "mine.yaml"]) == 2
