@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 View: TypeAlias = "Callable[[Any], Any]"
 
-_AS_THEY_ARE: Final = ("null", "boolean", "int", "long", "float", "double", "bytes", "string", "fixed", "enum")
+_AS_THEY_ARE: Final = ("null", "boolean", "int", "long", "float", "double", "enum")
+_CUT_AT_A_ZERO: Final = ("string", "bytes", "fixed")
 
 
 def view_of(root: Node) -> View:
@@ -65,6 +66,9 @@ class _View:
         return lambda entries: {key: inner(value) for key, value in entries.items()}
 
     def _union(self, union: Union) -> View:
+        leaves = [branch.row if isinstance(branch, Leaf) else "" for branch in union.branches]
+        if all(row in _AS_THEY_ARE or row in _CUT_AT_A_ZERO for row in leaves):
+            return _whole  # whichever branch it is
         views = [None if branch in self._same else self.of(branch) for branch in union.branches]
 
         def view(value: Any) -> Any:
@@ -97,6 +101,8 @@ class _View:
 
 
 def _leaf(leaf: Leaf) -> View:
+    if leaf.row in _CUT_AT_A_ZERO:
+        return _whole
     if leaf.row == "decimal":
         return float
     if leaf.row == "uuid":
@@ -104,6 +110,19 @@ def _leaf(leaf: Leaf) -> View:
     if leaf.row.startswith(("timestamp", "local-timestamp")):
         return _timestamp
     return lambda value: to_raw(leaf, value)  # a date or a time of day: the number on the wire
+
+
+def _whole(value: Any) -> Any:
+    """Text and bytes with a zero in them as Protobuf's: of plain ones the library takes what stands before it."""
+    if type(value) is str:
+        return _wrapped(value) if "\0" in value else value
+    return _wrapped(value) if type(value) is bytes and 0 in value else value
+
+
+def _wrapped(value: str | bytes) -> object:
+    from google.protobuf.wrappers_pb2 import BytesValue, StringValue
+
+    return StringValue(value=value) if isinstance(value, str) else BytesValue(value=value)
 
 
 def _timestamp(moment: dt.datetime) -> object:

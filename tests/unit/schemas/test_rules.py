@@ -90,6 +90,11 @@ NOT_MET = "condition not met"
         ("message.total == 12.34", {"total": Decimal("12.34")}),
         ("message.uid.startsWith('0198')", {"uid": uuid.UUID("0198c0de-0000-7000-8000-000000000000")}),
         ("message.raw == b'xy' && size(message.hash) == 2", {"raw": b"xy"}),
+        ("message.raw == b'\\000x\\000' && size(message.hash) == 2", {"raw": b"\0x\0", "hash": b"\0\0"}),
+        ("message.id.size() == 3 && message.id.endsWith('@')", {"id": "a\0@"}),
+        ("message.names.all(n, n.size() == 3) && message.either == '\\000'", {"names": ["\0ab"], "either": "\0"}),
+        ("message.book['x'][0] == 'y\\000z' && message.work.zip == '\\000'",
+         {"book": {"x": ["y\0z"]}, "work": {"street": "", "zip": "\0"}}),
         ("message.colour in ['BLUE']", {"colour": "BLUE"}),
         ("message.either == 3 || message.either == 'a'", {"either": 3}),
         ("message.names.all(n, n.size() > 1)", {"names": ["ab", "cd"]}),
@@ -107,7 +112,7 @@ NOT_MET = "condition not met"
         (" ; message.id != ''", {}),
         ("message.id != '' // a comment", {}),
     ],
-)
+)  # fmt: skip
 def test_a_rule_sees_every_kind_of_value_as_the_table_says(broken: Any, expr: str, event: dict[str, Any]) -> None:
     assert broken(cel(expr), {**EVENT, **event}) == []
 
@@ -130,6 +135,10 @@ def test_a_rule_sees_every_kind_of_value_as_the_table_says(broken: Any, expr: st
             {"names": ["x", "y", "x"], "others": [{"street": "a"}, {"street": "x"}], "work": {"street": "x"}},
             [("names[0]", NOT_MET), ("names[2]", NOT_MET), ("others[1].street", NOT_MET), ("work.street", NOT_MET)],
         ),
+        (cel_field("typeName == 'STRING' ; !value.contains('x')", "PII"), {"email": "a\0x", "names": ["\0x", "\0"]},
+         [("email", NOT_MET), ("names[0]", NOT_MET)]),
+        (cel_field("name == 'raw' ; value.size() != 2"), {"raw": b"\0\0"}, [("raw", NOT_MET)]),
+        (cel_field("name == 'zip' ; message.street == '\\000'"), {"home": {"street": "\0"}}, []),
         (cel_field("value < 5", "SCORE"), {"scores": {"a": 1, "b": 5}}, [("scores[1]", NOT_MET)]),
         (cel_field("typeName == 'NULL' ; false", "EITHER"), {}, [("either", NOT_MET)]),
         (cel_field("typeName == 'LONG' ; value < 5", "EITHER"), {"either": 5}, [("either", NOT_MET)]),
