@@ -21,7 +21,7 @@ import yaml
 from postroom.libs.exceptions import ConfigurationError, PostroomError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 MAX_BYTES = 1024 * 1024
@@ -166,7 +166,7 @@ class _Builder:
 
     def build(self, text: str) -> Node:
         try:
-            for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            for event in self._events(text):
                 self._take(event)
         except yaml.reader.ReaderError as exc:
             line = text.count("\n", 0, exc.position) + 1
@@ -176,6 +176,15 @@ class _Builder:
         if self._root is None:
             raise self._error(f"{self._source} is empty", remedy="write settings into it, or remove it")
         return self._root
+
+    def _events(self, text: str) -> Iterator[yaml.Event]:
+        loader = yaml.SafeLoader(text)
+        try:
+            while loader.check_event():
+                yield loader.get_event()  # type: ignore[no-untyped-call]  # its stub has no types
+        except (ValueError, OverflowError):  # PyYAML asks for the character, whatever its number
+            what = "is not YAML: a character that does not exist"
+            raise self._broken(loader.line + 1, what, "write the character itself") from None
 
     def _broken(self, line: int, what: str, remedy: str) -> PostroomError:
         return self._error(f"{self._source}:{line} {what}", remedy=remedy)
@@ -208,12 +217,12 @@ class _Builder:
             raise self._broken(line, "uses a YAML tag, and tags are refused", remedy)
         self._count(line, 1)
         if isinstance(event, yaml.ScalarEvent):
-            plain = bool(event.implicit[0])
+            plain, text = bool(event.implicit[0]), self._whole_text(event.value, line)
             parent = self._open[-1] if self._open else None
             if parent is not None and parent.entries is not None and parent.key is None:
-                self._take_key(parent, event.value, line, plain=plain)
+                self._take_key(parent, text, line, plain=plain)
                 return
-            node = Node(scalar_of(event.value) if plain else event.value, line, plain)
+            node = Node(scalar_of(text) if plain else text, line, plain)
             if event.anchor is not None:
                 self._anchors[event.anchor] = node
             self._add(node, line)
@@ -222,6 +231,16 @@ class _Builder:
         mapping = isinstance(event, yaml.MappingStartEvent)
         self._refuse_complex_key(line)
         self._open.append(_Open(line, event.anchor, None if mapping else [], {} if mapping else None))
+
+    def _whole_text(self, text: str, line: int) -> str:
+        r"""The text with `\ud83d\ude00`, as JSON writes what is beyond 16 bits, as the one character that it means."""
+        if text.isascii():
+            return text
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            remedy = "write the character itself"
+            raise self._broken(line, "holds half of a surrogate pair", remedy) from None
 
     def _take_key(self, parent: _Open, key: str, line: int, *, plain: bool) -> None:
         if plain and key == "<<":

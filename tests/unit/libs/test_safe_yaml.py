@@ -1,5 +1,6 @@
 """What strict YAML promises: what is written is what is read, and no file can exhaust memory or leak into an error."""
 
+import json
 import math
 from pathlib import Path
 
@@ -40,6 +41,11 @@ def test_only_plain_true_false_null_and_decimal_numbers_are_typed(written: str, 
 
 def test_keys_are_always_text() -> None:
     assert read("1: a\nno: b\n~: c\n2024-01-01: d") == {"1": "a", "no": "b", "~": "c", "2024-01-01": "d"}
+
+
+def test_what_json_writes_as_a_pair_of_surrogates_is_one_character() -> None:
+    document = {"party": "\U0001f389 at 5", "\U0001f389": ["\U0001f600", "Zürich"]}
+    assert read(json.dumps(document)) == document
 
 
 def test_every_value_knows_the_line_of_its_key() -> None:
@@ -89,6 +95,10 @@ DEEP_BY_ALIASES = f"a0: &a0 {'[' * 30}{']' * 30}\n" + "".join(
         ("%YAML 3.0\n--- a", 1, "not YAML"),
         ("a: 1\nb: \x00", 2, "control character"),
         ("a: 1\nb: \x1b[31m", 2, "control character"),
+        ('a: 1\nb: "hunter\\ud83d"', 2, "half of a surrogate pair"),
+        ('a: 1\n"\\ude00\\ud83d": 2', 2, "half of a surrogate pair"),
+        ('a: 1\nb: "\\U00110000 hunter2"', 2, "not YAML"),
+        ('a: 1\nb: "\\UFFFFFFFF hunter2"', 2, "not YAML"),
         ("[" * 100_000, 1, "nested deeper"),
         ("- " * 100_000, 1, "nested deeper"),
         (BOMB, 5, f"more than {MAX_VALUES} values"),
