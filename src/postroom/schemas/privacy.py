@@ -30,6 +30,8 @@ HASHED: Final = "hashed"
 LEFT_OUT: Final = "left_out"
 
 _STRICTEST_FIRST: Final = (REDACTED, HASHED)
+_CLOSED: Final = ("enum", "fixed")
+"""Of these the contract says which values there are: any other one is none that is known."""
 _HASH_PREFIX: Final = "hmac-sha256:"
 
 
@@ -68,7 +70,7 @@ class Mask:
         if depth > MAX_DEPTH or not _has_shape(node, value):
             return REDACTED
         if isinstance(node, Leaf):
-            return value
+            return value if node.row not in _CLOSED or not find_violations(node, value) else REDACTED
         if isinstance(node, Array):
             return [self._node(node.items, item, depth + 1) for item in value]
         if isinstance(node, Map):

@@ -96,6 +96,8 @@ def test_of_several_tags_the_strictest_counts(contract: Contract) -> None:
         {"id": "i1", "emial": CANARY},
         {"id": {"email": CANARY}},
         {"id": "i1", "count": CANARY},
+        {"id": "i1", "colour": CANARY},
+        {"id": "i1", "hash": CANARY.encode()},
         {"id": "i1", "home": CANARY},
         {"id": "i1", "home": {"street": 1, "city": CANARY}},
         {"id": "i1", "either": [CANARY]},
