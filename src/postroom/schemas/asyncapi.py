@@ -121,11 +121,10 @@ def _tagged_fields(contract: Contract) -> list[tuple[str, str]]:
 
 def _extension(contract: Contract) -> dict[str, Any]:
     """What AsyncAPI has no word for, in Confluent's form; values of sensitive properties stay in the contract."""
-    hidden = contract.metadata.sensitive
     parts: dict[str, Any] = {
         "rules": [rule.as_json() for rule in contract.rules],
         "references": [one.as_json() for one in contract.references],
-        "properties": {name: value for name, value in contract.metadata.properties if name not in hidden},
+        "properties": contract.metadata.shown_properties(),
     }
     return {name: part for name, part in parts.items() if part}
 

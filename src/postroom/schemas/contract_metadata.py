@@ -41,6 +41,10 @@ class Metadata:
         }
         return {name: part for name, part in parts.items() if part}
 
+    def shown_properties(self) -> dict[str, str]:
+        """The properties without those that the contract calls sensitive."""
+        return {name: value for name, value in self.properties if name not in self.sensitive}
+
 
 def read_metadata(contract: ContractText) -> None:
     """Take `metadata` out of the contract's file; what is wrong with it is noted there."""

@@ -55,6 +55,19 @@ class TestListAndShow:
         assert [field["name"] for field in told["schema"]["fields"]] == ["id", "total", "at"]
         assert (told["replication"], told["retention_ms"], told["dead_letter_topic"]) == (None, None, None)
 
+    def test_a_sensitive_property_is_named_and_its_value_shown_nowhere(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        metadata = "metadata: {properties: {team: shop, contact: canary}, sensitive: [contact]}\n"
+        Path("order.yaml").write_text(ORDER + metadata)
+        for words in (["list"], ["show", "order"], ["check", "order.yaml"]):
+            for more in ([], ["--json"]):
+                assert main(["contracts", *words, *more]) == 0
+                assert "canary" not in capsys.readouterr().out
+        assert main(["contracts", "show", "order", "--json"]) == 0
+        shown = json.loads(capsys.readouterr().out)["metadata"]
+        assert shown == {"properties": {"team": "shop"}, "sensitive": ["contact"]}
+
     def test_an_unknown_name_is_told_with_the_nearest(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["contracts", "show", "orders"]) == 1
         assert "Perhaps order is meant" in capsys.readouterr().err
