@@ -73,6 +73,8 @@ class _Draft:
             yield "  # unsure: the samples have no fields that could be named"
         yield "  fields:" if fields else "  fields: []"
         yield from fields
+        if self._seen.more_fields:
+            yield f"    # left out: the fields behind the first {len(self._seen.fields):,}"
 
     def _key(self) -> Iterator[str]:
         for name, seen in self._seen.fields.items():

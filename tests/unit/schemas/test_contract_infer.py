@@ -152,6 +152,12 @@ class TestWhatItSays:
         assert "# left out: a field whose name is none in Avro" in text
         assert [field["name"] for field in loaded(text, tmp_path).schema["fields"]] == ["ok"]
 
+    def test_fields_behind_the_first_thousand_are_left_out_and_a_comment_says_so(self, tmp_path: Path) -> None:
+        text = draft([{f"f{at}": at for at in range(1001)}])
+        assert text.endswith("    # left out: the fields behind the first 1,000\n")
+        assert len(loaded(text, tmp_path).schema["fields"]) == 1000
+        assert "left out" not in draft([{f"f{at}": at for at in range(1000)}])
+
     def test_no_value_and_no_name_that_is_data_stands_in_a_draft(self) -> None:
         samples = [
             {
