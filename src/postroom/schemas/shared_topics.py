@@ -47,7 +47,8 @@ def disagreements(contracts: Iterable[Contract], topic_of: Callable[[str], str] 
         ]
     for sharing in _groups(listed, lambda contract: _dead_letters_of(contract, topic_of)):
         wrong += _differing(sharing, _OF_DEAD_LETTERS)
-    return wrong
+    named = [(one, topic_of(one.dead_letter_topic)) for one in listed if one.dead_letter_topic is not None]
+    return wrong + _dead_letters_among_events(listed, named, topic_of)
 
 
 def check_shared_topics(contracts: Iterable[Contract], config: Config) -> None:
@@ -74,25 +75,24 @@ def check_shared_topics(contracts: Iterable[Contract], config: Config) -> None:
                 f"same topic: they would be versions of one subject. Give each record its own name."
                 for other in others
             ]
-    wrong += _dead_letters_among_events(listed, config)
+    suffix = config.dead_letters.suffix
+    unnamed = [(one, config.topic(one.topic) + suffix) for one in listed if one.dead_letter_topic is None]
+    wrong += _dead_letters_among_events(listed, unnamed, config.topic)
     if wrong:
         raise InvalidContractError("\n".join(wrong))
 
 
-def _dead_letters_among_events(contracts: list[Contract], config: Config) -> list[str]:
+def _dead_letters_among_events(
+    contracts: list[Contract], dead_letters: list[tuple[Contract, str]], topic_of: Callable[[str], str]
+) -> list[str]:
     """The contracts whose dead letters go where events go: every event there would be taken for one, and replayed."""
-    owners = {config.topic(contract.topic): contract.name for contract in contracts}
-    wrong = []
-    for contract in contracts:
-        topic = config.topic(contract.topic) + config.dead_letters.suffix
-        if contract.dead_letter_topic is not None:
-            topic = config.topic(contract.dead_letter_topic)
-        if topic in owners:
-            wrong.append(
-                f"{_place(contract, 'dead_letter_topic')}: the dead letters of {contract.name} go to {topic}, "
-                f"the topic of {owners[topic]}. Name a topic for them that holds nothing else."
-            )
-    return wrong
+    owners = {topic_of(contract.topic): contract.name for contract in contracts}
+    return [
+        f"{_place(contract, 'dead_letter_topic')}: the dead letters of {contract.name} go to {topic}, "
+        f"the topic of {owners[topic]}. Name a topic for them that holds nothing else."
+        for contract, topic in dead_letters
+        if topic in owners
+    ]
 
 
 def topics_with_several_types(contracts: Iterable[Contract], topic_of: Callable[[str], str]) -> frozenset[str]:

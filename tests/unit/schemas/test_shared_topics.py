@@ -64,6 +64,18 @@ def test_no_topic_holds_events_and_dead_letters(other: dict[str, Any], overrides
     check_shared_topics([ORDER, replace(clicks, topic="clicks", dead_letter_topic="shop.dlq")], config())
 
 
+def test_a_name_of_dead_letters_that_is_another_contract_s_topic_is_told_without_settings(tmp_path: Path) -> None:
+    """What a review checks with `contracts check` is what a service refuses later."""
+    write(tmp_path, "click", "topic: clicks\ndead_letter_topic: shop")
+    write(tmp_path, "order", "topic: shop")
+    with pytest.raises(InvalidContractError) as told:
+        load_contracts([tmp_path])
+    assert str(told.value) == (
+        f"{tmp_path}/click.yaml:5: the dead letters of click go to shop, the topic of order. "
+        "Name a topic for them that holds nothing else."
+    )
+
+
 def test_two_names_for_one_topic_on_the_cluster_are_one_topic() -> None:
     elsewhere = replace(REFUND, topic="refunds", key_field="cents")
     check_shared_topics([ORDER, elsewhere], config())
