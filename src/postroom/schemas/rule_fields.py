@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _CEL_TYPES: Final = {"null": "null_type", "boolean": "bool", "bytes": "bytes", "string": "string", "enum": "string"}
 _CEL_TYPES_BY_ROW: Final = {"decimal": "double", "uuid": "string", "fixed": "bytes"}
 
+_MOST_NODES: Final = 10_000
+"""One expression is written path by path, and records in several places make far more paths than types."""
+
 
 class NotOneExpressionError(Exception):
     """The condition on the chosen fields cannot be written as one expression: they must be walked."""
@@ -159,8 +162,12 @@ class _Writer:
     def __init__(self, places: dict[tuple[str, str], Place], leaf: Callable[[Place, Leaf, str], str]) -> None:
         self._places = places
         self._leaf = leaf
+        self._nodes = 0
 
     def node(self, node: Node, ref: str, place: Place | None, inside: tuple[Node, ...]) -> str:
+        self._nodes += 1
+        if self._nodes > _MOST_NODES:
+            raise NotOneExpressionError
         if isinstance(node, Leaf):
             return self._leaf(place, node, ref) if place is not None and node.base in PRIMITIVES else ""
         if node in inside:

@@ -284,6 +284,18 @@ def test_rules_that_are_too_long_for_one_expression_are_run_one_by_one() -> None
     assert failure.violation.path == names[9]
 
 
+def test_a_schema_of_a_million_paths_is_walked_and_not_written_out() -> None:
+    schema: Any = {"type": "record", "name": "Level0", "fields": [{"name": "label", "type": "string"}]}
+    event: dict[str, Any] = {"label": "x"}
+    for level in range(1, 21):
+        fields = [{"name": "one", "type": schema}, {"name": "other", "type": ["null", schema["name"]], "default": None}]
+        schema = {"type": "record", "name": f"Level{level}", "fields": fields}
+        event = {"one": event}
+    conditions = conditions_of(parse_schema(schema), Rule("no_x", "CEL_FIELD", "typeName == 'STRING' ; value != 'x'"))
+    (failure,) = conditions.failures(event)
+    assert failure.violation.path == "one." * 20 + "label"
+
+
 def test_names_that_are_the_same_in_json_make_no_noise(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     load(tmp_path, [cel("message.a_map.size() + message.aMap.size() == 0")], {"rule": {**EVENT, "a_map": {"a": 1}}})
     assert capfd.readouterr().err == ""
