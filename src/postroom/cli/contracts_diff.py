@@ -82,8 +82,15 @@ def _with_registry(names: "Sequence[str]", registry: str, config: Path | None, e
     sides: list[Side] = []
     with SchemaRegistryClient(settings=settings.schema_registry) as client:
         for name in names:
-            sides += [_file_side(Path(name))] if Path(name).exists() else _registered(client, name)
+            sides += [_file_side(Path(name))] if _is_there(Path(name)) else _registered(client, name)
     return sides
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # reading it says so
+        return True
 
 
 def _registered(client: "SchemaRegistryClient", name: str) -> "list[Side]":

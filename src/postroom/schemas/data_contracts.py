@@ -121,14 +121,23 @@ def load_contracts(paths: Iterable[str | Path]) -> dict[str, Contract]:
 def _files(paths: Iterable[str | Path], wrong: list[str]) -> list[Path]:
     files: dict[Path, None] = {}
     for path in map(Path, paths):
-        if not path.is_dir():
-            files[path] = None
+        try:
+            inside = _inside(path)
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            wrong.append(f"{path}: cannot be read: {why}. Check the path and its permissions.")
             continue
-        inside = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
         if not inside:
             wrong.append(f"{path}: holds no contract. Put a .yaml file into it, or name another folder.")
         files.update(dict.fromkeys(inside))
     return list(files)
+
+
+def _inside(path: Path) -> list[Path]:
+    """The files of contracts in a folder; anything else is one itself. Raises OSError."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
 
 
 @functools.cache

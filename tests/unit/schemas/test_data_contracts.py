@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -18,9 +18,6 @@ from postroom.schemas.data_contracts import (
     packaged_contracts,
 )
 from postroom.schemas.schema_validator import SchemaValidator, validate, validate_user_event
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ORDER = """\
 name: order
@@ -197,6 +194,23 @@ def test_a_missing_empty_or_foreign_file_is_told_by_its_name(tmp_path: Path) -> 
     for path in (tmp_path / "none.yaml", write(tmp_path, "", "empty.yaml"), tmp_path):
         with pytest.raises(InvalidContractError, match=str(path)):
             load_contract(path)
+
+
+def test_a_path_that_cannot_be_looked_at_is_told_like_any_other_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    write(tmp_path, "name: a\n", "a.yaml")
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setattr(Path, "iterdir", deny)
+    with pytest.raises(InvalidContractError) as caught:
+        load_contracts([tmp_path / "closed", tmp_path / f"{'x' * 300}.yaml", tmp_path / "a.yaml"])
+    text = str(caught.value)
+    assert f"{tmp_path / 'closed'}: cannot be read: Permission denied. Check the path and its permissions." in text
+    assert ".yaml: cannot be read: File name too long." in text
+    assert "a.yaml:1: version is missing" in text
 
 
 def test_the_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
