@@ -6,6 +6,8 @@ ends with another code by `raise typer.Exit(code)`.
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import signal
@@ -33,8 +35,19 @@ class NobodyReadsError(Exception):
 
 
 def write_json(value: object) -> None:
-    """Write `value` as one line of JSON to stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+    """Write `value` as one line of JSON to stdout; in ASCII where its characters cannot stand there as UTF-8."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    if not text.isascii() and not _goes_out_as_utf8(text):
+        text = json.dumps(value, allow_nan=False, default=str)
+    sys.stdout.write(text + "\n")
+
+
+def _goes_out_as_utf8(text: str) -> bool:
+    try:
+        text.encode()  # a file's name may have bytes that are none
+    except UnicodeEncodeError:
+        return False
+    return codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
 
 
 def stdout_console() -> Console:
@@ -71,6 +84,7 @@ def run(command: Callable[[], Any], arguments: Sequence[str]) -> int:
     import typer
 
     _replace_missing_streams()
+    _escape_what_stdout_cannot_say()
     try:
         code = command()
         sys.stdout.flush()
@@ -138,6 +152,12 @@ def _replace_missing_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+
+
+def _escape_what_stdout_cannot_say() -> None:
+    """Let stdout write an escape where its encoding lacks a character, as stderr does, instead of an exception."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _leave_stdout() -> None:

@@ -197,6 +197,20 @@ class TestStreams:
             done.stdout + done.stderr
         )
 
+    @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+    def test_whatever_stdout_can_say_nothing_is_a_traceback_and_json_is_json(
+        self, encoding: str, tmp_path: Path
+    ) -> None:
+        name = os.fsdecode(b"caf\xe9.yaml")  # no UTF-8, as names of files may be
+        text = "name: order\nversion: 1\ntopic: orders\ndescription: 5 €, größer\nschema: {id: string}\n"
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        given = {"cwd": tmp_path, "env": {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}}
+        told = process("contracts", "check", name, "--json", **given, encoding="utf-8")
+        assert told.returncode == 0, told.stderr
+        (contract,) = json.loads(told.stdout)["contracts"]
+        assert contract["description"] == "5 €, größer"
+        assert process("contracts", "lint", name, **given, encoding="latin-1").stderr == ""
+
 
 class TestSharedOptions:
     @pytest.fixture(autouse=True)
