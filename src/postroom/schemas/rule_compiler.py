@@ -17,7 +17,7 @@ from postroom.schemas.json_reader import from_json
 from postroom.schemas.rule_fields import Case, Chosen, NotOneExpressionError, Place
 from postroom.schemas.rule_set import Rule, rule_path
 from postroom.schemas.rule_types import RecordTypes, only_branch
-from postroom.schemas.rules import CompiledRule, Conditions, result_of
+from postroom.schemas.rules import NOT_MET, CompiledRule, Conditions, result_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,12 +61,16 @@ def _try_known_bad(text: ContractText, rule: Rule, avro: AvroSchema, conditions:
     if violations:
         wrong(f"breaks the schema: {violations[0]}", "write an event that breaks only the rule")
         return
-    broken = list(dict.fromkeys(failure.rule.name for failure in conditions.failures(event)))
+    failures = conditions.failures(event)
+    broken = list(dict.fromkeys(failure.rule.name for failure in failures))
+    found = [failure.violation.found for failure in failures if failure.rule.name == rule.name]
     others = [name for name in broken if name != rule.name]
     if rule.name not in broken:
         wrong("meets the rule", "write an event that breaks it, or mend the rule")
     elif others:
         wrong(f"breaks {', '.join(others)} too", "write an event that breaks only this rule")
+    elif NOT_MET not in found:  # a condition that always ends in an error would pass, and refuse every event
+        wrong(f"does not show the rule at work: {found[0]}", "mend the rule, or write an event that it can judge")
 
 
 class _Cel:

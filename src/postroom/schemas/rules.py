@@ -41,6 +41,9 @@ def strictest(failures: tuple[RuleFailure, ...]) -> RuleAction:
     return min((failure.rule.action for failure in failures), key=list(RuleAction).index)
 
 
+NOT_MET: Final = "condition not met"
+"""What a violation says of a condition that was judged; anything else says which error kept it from that."""
+
 MAX_FAILURES: Final = 100
 """Of a rule that is broken in more places no further ones are named."""
 
@@ -108,7 +111,7 @@ class CompiledRule:
         met = result_of(self.condition, seen)
         if met is True:
             return ""
-        return "condition not met" if met is False else f"error in the evaluation: {met}"
+        return NOT_MET if met is False else f"error in the evaluation: {met}"
 
     def _failure(self, path: str, found: str) -> RuleFailure:
         expected = self.rule.doc or "the condition of the rule"

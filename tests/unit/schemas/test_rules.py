@@ -202,6 +202,13 @@ def test_a_known_bad_event_breaks_exactly_its_rule(tmp_path: Path) -> None:
     load(tmp_path, [rules[0]], {"one": {**EVENT, "count": 9, "at": "2026-11-25T12:00:00Z"}})
 
 
+def test_a_rule_that_cannot_judge_its_known_bad_event_is_not_taken_for_one_at_work(tmp_path: Path) -> None:
+    """Such as a regular expression that is none, which the compiler does not see: it would refuse every event."""
+    for expr in ("message.id.matches('(')", "'(' == message.id || [1][message.count] == 1"):
+        with pytest.raises(InvalidContractError, match=r"known_bad\.rule does not show the rule at work: error in the"):
+            load(tmp_path, [{"name": "rule", "type": "CEL", "expr": expr}], {"rule": EVENT})
+
+
 def test_all_failed_rules_are_named_and_the_validator_tells_those_that_count(tmp_path: Path) -> None:
     rules = [
         {"name": "few", "doc": "Few at a time.", "type": "CEL", "expr": "message.count < 9"},
