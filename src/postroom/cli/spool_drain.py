@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from postroom.cli.border import FAILED
-from postroom.cli.spool_folder import SlotLook, look_into
+from postroom.cli.spool_folder import SHUT, SlotLook, look_into
 from postroom.cli.words import counts, duration, many, printable
 from postroom.libs.clock import SYSTEM_CLOCK, Clock
 from postroom.schemas.registry_protocol import RegisteredSchema
 from postroom.services.health_checks import REMEDIES
 from postroom.services.producer_service import ProducerService
 from postroom.services.spool_view import PathView, SpoolSummary, paths_of, spool_of
+from postroom.streaming.spool.inspection import shut_slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -212,7 +213,7 @@ class DrainResult(msgspec.Struct, frozen=True):
     """How a draining by hand ended.
 
     `in_use` are the slots of others that are not empty, `newer` those that are nobody's and hold something that only a
-    newer version can read.
+    newer version can read, `shut` those that this user cannot take.
     """
 
     directory: str
@@ -222,6 +223,7 @@ class DrainResult(msgspec.Struct, frozen=True):
     in_use: tuple[SlotLook, ...]
     newer: tuple[str, ...]
     elapsed_s: float
+    shut: tuple[str, ...] = ()
 
     @property
     def problems(self) -> list[str]:
@@ -234,12 +236,13 @@ class DrainResult(msgspec.Struct, frozen=True):
                 " quarantine, look at the disk"
             )
         lines += [f"slot {name} is of a newer version of postroom: drain it with that version" for name in self.newer]
+        lines += [f"slot {name} cannot be taken ({SHUT}): drain it as the user who wrote it" for name in self.shut]
         return lines
 
     @property
     def code(self) -> int:
         """The exit code: what needs a person comes before what needs time."""
-        if self.verdict is Verdict.STUCK or self.newer or self.last.damaged:
+        if self.verdict is Verdict.STUCK or self.newer or self.shut or self.last.damaged:
             return FAILED
         if self.verdict is Verdict.TIME_IS_UP:
             return LEFT
@@ -257,6 +260,7 @@ class DrainResult(msgspec.Struct, frozen=True):
             "lost": self.last.lost,
             "problems": self.problems,
             "newer": self.newer,
+            "shut": self.shut,
             "in_use": [{"slot": slot.slot, "owner": slot.owner, "waiting": slot.waiting} for slot in self.in_use],
             "elapsed_s": self.elapsed_s,
         }
@@ -268,7 +272,7 @@ class DrainResult(msgspec.Struct, frozen=True):
             lines.append(f"{self.last.waiting:,} are left in {self.directory} ({counts(self.last.by_topic)}).")
         lines += [f"  {problem}" for problem in self.problems]
         lines += [_in_use_line(slot) for slot in self.in_use]
-        if not (self.last.waiting or self.in_use or self.newer):
+        if not (self.last.waiting or self.in_use or self.newer or self.shut):
             lines.append(f"Nothing waits in {self.directory}.")
         return lines
 
@@ -282,6 +286,7 @@ def drain_folder(
     """
     began = clock.monotonic()
     last, verdict, sent = Situation(), Verdict.EMPTY, 0
+    shut: set[str] = set()
 
     def left_s() -> float | None:
         return None if timeout_s is None else began + timeout_s - clock.monotonic()
@@ -289,11 +294,13 @@ def drain_folder(
     with Teller(clock) as teller:
         while True:
             slots = look_into(directory)
-            if any(slot.waiting and slot.owner is None for slot in slots):
+            if unclaimed := _unclaimed(slots):
                 with SpoolDrain(settings, directory, clock) as job:
                     verdict, last = job.run(left_s, lambda now: teller.tell(partial(progress, now)))
                 sent += last.sent
                 slots = look_into(directory)
+                if verdict is Verdict.EMPTY:  # all that it could take is empty
+                    shut |= unclaimed & _unclaimed(slots)
             in_use = tuple(slot for slot in slots if slot.waiting and slot.owner is not None)
             time_left = left_s()
             if verdict is not Verdict.EMPTY or not in_use or time_left is None or time_left <= 0:
@@ -302,7 +309,12 @@ def drain_folder(
             clock.sleep(min(_OTHERS_EVERY_S, time_left))
     newer = tuple(slot.slot for slot in slots if slot.newer and slot.owner is None and _has_segments(directory, slot))
     elapsed_s = round(clock.monotonic() - began, 3)
-    return DrainResult(str(directory.absolute()), verdict, sent, last, in_use, newer, elapsed_s)
+    not_ours = tuple(sorted(shut.union(shut_slots(directory))))
+    return DrainResult(str(directory.absolute()), verdict, sent, last, in_use, newer, elapsed_s, not_ours)
+
+
+def _unclaimed(slots: Iterable[SlotLook]) -> set[str]:
+    return {slot.slot for slot in slots if slot.waiting and slot.owner is None}
 
 
 def _has_segments(directory: Path, slot: SlotLook) -> bool:

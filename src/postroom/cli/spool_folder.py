@@ -13,7 +13,7 @@ from postroom.cli.words import counts, duration, many, printable, size
 from postroom.libs.clock import SYSTEM_CLOCK, Clock, rfc3339
 from postroom.libs.exceptions import ConfigurationError
 from postroom.services.spool_view import QUEUE_NAMES
-from postroom.streaming.spool.inspection import inspect_spool, stored_records
+from postroom.streaming.spool.inspection import inspect_spool, shut_slots, stored_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _OWNER = re.compile(r"pid (?P<pid>[0-9]+), since (?P<since_ms>[0-9]{1,15}) ms")
 _SHOWN_FILES = 3
+SHUT = "another user's, or no folder"
 
 
 class QueueLook(msgspec.Struct, frozen=True):
@@ -117,6 +118,7 @@ def told_folder(directory: Path) -> dict[str, Any]:
     return {
         "directory": str(directory.absolute()),
         "slots": msgspec.to_builtins(slots),
+        "shut": list(shut_slots(directory)),
         "total": {
             "slots": len(slots),
             "in_use": sum(slot.owner is not None for slot in slots),
@@ -138,6 +140,8 @@ def print_folder(out: Console, folder: Mapping[str, Any]) -> None:
     for slot in folder["slots"]:
         for line in _slot_lines(slot):
             out.print(line, markup=False)
+    for name in folder["shut"]:
+        out.print(f"  {name}  {SHUT}: nobody knows what waits there", markup=False)
     total = folder["total"]
     used = f", {total['in_use']} in use" if total["in_use"] else ""
     oldest = f", oldest waits {duration(total['oldest_s'])}" if total["oldest_s"] is not None else ""

@@ -238,6 +238,46 @@ class TestAdopt:
         assert "[configuration_invalid]" in capsys.readouterr().err
 
 
+@pytest.fixture
+def of_another_user(tmp_path: Path) -> Path:
+    """A spool with records that is looked at by somebody else: to postroom, a slot that is a link is the same."""
+    filled(tmp_path / "theirs", 3).stop()
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "0001").symlink_to(tmp_path / "theirs" / "0001")
+    return tmp_path / "spool"
+
+
+class TestWhatIsNotOurs:
+    """`sudo postroom spool drain`, say: nobody may take it for an empty spool."""
+
+    def test_status_names_it(self, of_another_user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert as_json(capsys, "status", "--spool", str(of_another_user))[1][0]["shut"] == ["0001"]
+        assert main(["spool", "status", "--spool", str(of_another_user)]) == 0
+        assert "0001  another user's, or no folder: nobody knows what waits there" in capsys.readouterr().out
+
+    def test_drain_does_not_call_it_empty(self, of_another_user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        words = ["spool", "drain", "--spool", str(of_another_user), "--broker", "127.0.0.1:1"]
+        assert main(words) == 1
+        shown = capsys.readouterr().out
+        assert "Nothing waits" not in shown
+        assert "slot 0001 cannot be taken (another user's, or no folder)" in shown
+
+    def test_adopt_leaves_it_and_says_so(
+        self, of_another_user: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["spool", "adopt", str(of_another_user), "--spool", str(tmp_path / "here")]) == 1
+        assert "slot 0001 was left: another user's, or no folder" in capsys.readouterr().out
+
+    def test_drain_does_not_call_a_slot_empty_that_it_could_not_lock(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        filled(tmp_path, 3).stop()
+        (tmp_path / "0001" / "LOCK").unlink()
+        (tmp_path / "0001" / "LOCK").mkdir()
+        code, (told,) = as_json(capsys, "drain", "--spool", str(tmp_path), "--broker", "127.0.0.1:1")
+        assert (code, told["shut"]) == (1, ["0001"])
+
+
 class TestDrain:
     def test_an_empty_spool_is_drained_without_asking_anybody(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -88,7 +88,7 @@ class _Adopter:
             raise SpoolUnavailableError(f"there is no spool at {self._source_root}", remedy="check the path")
         self._target.make_root()
         adopted: list[AdoptedSlot] = []
-        refused: list[RefusedSlot] = []
+        refused = [RefusedSlot(name, "another user's, or no folder") for name in self._source.shut()]
         for name in self._source.names():
             if not self._source.has_segments(name):
                 continue

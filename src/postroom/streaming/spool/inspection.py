@@ -103,6 +103,14 @@ def inspect_spool(directory: str | Path, *, file_system: FileSystem | None = Non
     return SpoolView(tuple(inspector.slot(name) for name in names), foreign)
 
 
+def shut_slots(directory: str | Path, *, file_system: FileSystem | None = None) -> tuple[str, ...]:
+    """Return the names of what may be slots, but is not for this user: nothing is known of what waits there.
+
+    Raises as `inspect_spool`.
+    """
+    return _Inspector(directory, file_system).shut()
+
+
 def inspect_slot(directory: str | Path, name: str, *, file_system: FileSystem | None = None) -> SlotView:
     """Return what stands in one slot."""
     return _Inspector(directory, file_system).slot(name)
@@ -137,6 +145,13 @@ class _Inspector:
                 return [], ()
             names = self._slots.names()
             return names, tuple(sorted(set(self._files.entries(self._root)).difference(names, {NEIGHBOUR_NAME})))
+        except OSError as exc:
+            raise spool_error(exc, retry_after_s=None) from exc
+
+    def shut(self) -> tuple[str, ...]:
+        """Return the names of what may be slots, but is not for us."""
+        try:
+            return () if self._files.entry(self._root) is Entry.ABSENT else tuple(self._slots.shut())
         except OSError as exc:
             raise spool_error(exc, retry_after_s=None) from exc
 

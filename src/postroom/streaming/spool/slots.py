@@ -101,6 +101,11 @@ class Slots:
             if _NAME.fullmatch(name) and self._file_system.entry(f"{self._root}/{name}") is Entry.FOLDER
         )
 
+    def shut(self) -> list[str]:
+        """Return the names that are those of slots but stand for no folder of this user's, sorted. Raises OSError."""
+        looks = {name for name in self._file_system.entries(self._root) if _NAME.fullmatch(name)}
+        return sorted(looks.difference(self.names()))
+
     def lock(self, name: str) -> Slot | None:
         """Take a slot; None when somebody has it, or it is not for us. Raises OSError."""
         path = f"{self._root}/{name}"
