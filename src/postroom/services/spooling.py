@@ -100,11 +100,11 @@ class Spooling:
         """Let nothing more leave the spool, and leave the handing over to the caller; what is on its way goes on."""
         if not self._is_sending:
             return
-        self._is_sending = False
         assert self._keeper is not None
         for drain in self.drains.values():
             drain.stop()
         self._keeper.stop()
+        self._is_sending = False  # at last: closing that was cut short here begins here again
 
     def stop(self) -> None:
         """Write what waits for the disk, and let go of the slots."""

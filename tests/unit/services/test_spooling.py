@@ -25,6 +25,8 @@ from postroom.libs.event import (
 )
 from postroom.schemas.data_contracts import contract_from_short_form
 from postroom.services.dispatcher import Dispatcher
+from postroom.services.drain import Drain
+from postroom.services.keeper import Keeper
 from postroom.services.paths import State
 from postroom.services.replay import Replay, Selection
 from postroom.services.spooling import Spooling
@@ -32,7 +34,9 @@ from postroom.streaming.dead_letter_queue import rebuild
 from postroom.streaming.delivery import decide
 from postroom.streaming.kafka_reader import ReadRecord
 from postroom.streaming.publisher import Report
+from postroom.streaming.spool.file_system import OsFileSystem
 from postroom.streaming.spool.record_format import Kind
+from postroom.streaming.spool.slots import Slots
 from postroom.streaming.spool.spool import Spool
 from postroom.testing.fault_script import FaultScript
 from postroom.testing.memory_publisher import MemoryPublisher
@@ -575,6 +579,30 @@ class TestRestart:
             wait_until(lambda: is_drained(other) and len(other.publisher.records) == 3)
             assert {record.topic for record in other.publisher.records} == {"orders"}
         assert other.ledger.total().unaccounted == 0
+
+
+@pytest.mark.parametrize("owner", [Drain, Keeper, Spool], ids=lambda one: one.__name__)
+def test_a_closing_that_was_cut_short_at_its_spool_leaves_no_thread_the_second_time(
+    owner: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(threading.enumerate())
+    service = service_with(tmp_path).start()
+    service.publish_event(event(0)).result(PATIENCE_S)
+
+    def interrupted(*_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    if owner is Spool:
+        monkeypatch.setattr(service.parts.spooling.spool._keeper, "join", interrupted)  # type: ignore[union-attr]
+    else:
+        monkeypatch.setattr(owner, "stop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        service.close()
+    service.close()
+    left = {thread.name for thread in set(threading.enumerate()) - before}
+    assert not {name for name in left if name.startswith(("spool-", "postroom-drain", "postroom-keeper"))}
+    assert Slots(OsFileSystem(), str(tmp_path), owner="").lock("0001") is not None
 
 
 def test_where_the_disk_does_not_hold_the_claims_events_are_left_to_the_drain_and_keep_their_order(

@@ -130,11 +130,12 @@ class Spool:
         self._keeper.start()
 
     def stop(self) -> None:
-        """Write what waits, let go of all files and slots. Appending raises from now on; again, it does nothing."""
-        own, self._own = self._own, None
+        """Write what waits, let go of all files and slots. Appending raises from now on.
+
+        Calling it again does nothing; when Ctrl-C cut it short, it goes on.
+        """
+        self._own = None
         self._stopping.set()
-        if own is None:
-            return
         if self._keeper is not None:
             self._keeper.join()
         for held in self._held:  # held to the last: who is told now that a record is stored may acknowledge it
