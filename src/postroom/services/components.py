@@ -117,8 +117,8 @@ class Components:
             publisher = self._make_publisher()
             self._make_dispatcher(publisher)
             if self.spooling is not None:
-                self.spooling.start()
                 self._stop_actions.append(("spool", self.spooling.stop))
+                self.spooling.start()
             publisher.start()
             self._check_topics()
         except BaseException:

@@ -110,7 +110,8 @@ class Drain:
         """Send nothing more. What is on its way still gets its report."""
         self._stopping = True
         self._wake.set()
-        self._thread.join(_JOIN_S)
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_S)
 
     def wake(self) -> None:
         """Say that there may be something to do."""

@@ -67,7 +67,8 @@ class Keeper:
         """End the thread; `tick` can be called by others from then on."""
         self._stopping = True
         self._wake.set()
-        self._thread.join(_JOIN_S)
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_S)
 
     def wake(self) -> None:
         """Have it look now."""

@@ -86,15 +86,15 @@ class Spooling:
     def start(self) -> None:
         """Claim a slot, take over what others left, and begin to drain.
 
-        Raises SpoolUnavailableError or SpoolFullError when no slot can be had.
+        Raises SpoolUnavailableError or SpoolFullError when no slot can be had; `stop` ends what was started by then.
         """
         assert self._keeper is not None
         self.spool.start()
         self._take_over()
+        self._is_sending = True
         for drain in self.drains.values():
             drain.start()
         self._keeper.start()
-        self._is_sending = True
 
     def stop_sending(self) -> None:
         """Let nothing more leave the spool, and leave the handing over to the caller; what is on its way goes on."""

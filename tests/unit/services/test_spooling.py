@@ -581,6 +581,23 @@ class TestRestart:
         assert other.ledger.total().unaccounted == 0
 
 
+@pytest.mark.parametrize("owner", [Spooling, Drain, Keeper], ids=lambda one: one.__name__)
+def test_a_start_that_fails_behind_its_spool_leaves_no_thread_and_no_slot(
+    owner: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(threading.enumerate())
+
+    def no_more_threads(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(owner, "_take_over" if owner is Spooling else "start", no_more_threads)
+    service = service_with(tmp_path)
+    with pytest.raises(RuntimeError):
+        service.start()
+    assert set(threading.enumerate()) <= before
+    assert Slots(OsFileSystem(), str(tmp_path), owner="").lock("0001") is not None
+
+
 @pytest.mark.parametrize("owner", [Drain, Keeper, Spool], ids=lambda one: one.__name__)
 def test_a_closing_that_was_cut_short_at_its_spool_leaves_no_thread_the_second_time(
     owner: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

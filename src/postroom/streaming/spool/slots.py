@@ -51,15 +51,18 @@ class Slots:
         self._owner = owner
         self.newer: tuple[str, ...] = ()
 
-    def claim(self) -> Slot:
-        """Take a slot that nobody has: one with records, else an empty one, else a new one. Raises OSError."""
+    def claim(self) -> Iterator[Slot]:
+        """Take a slot that nobody has: one with records, else an empty one, else a new one. Raises OSError.
+
+        Who asks for another one cannot open the one before. A new one is the last.
+        """
         self.make_root()
         names = self.names()
         for name in sorted(names, key=lambda name: (not self.has_segments(name), name)):
             slot = self.lock(name)
             if slot is not None:
-                return slot
-        return self._new_slot(names)
+                yield slot
+        yield self._new_slot(names)
 
     def unclaimed(self) -> Iterator[Slot]:
         """Take, one after the other, the slots with records that nobody has. Raises OSError."""

@@ -20,7 +20,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from postroom.libs.clock import SYSTEM_CLOCK
-from postroom.libs.exceptions import LifecycleError
+from postroom.libs.exceptions import LifecycleError, SpoolError
 from postroom.libs.logger import get_logger, limited
 from postroom.streaming.spool.availability import spool_error
 from postroom.streaming.spool.file_system import OsFileSystem
@@ -110,11 +110,7 @@ class Spool:
             raise LifecycleError("this spool was started before", remedy="make a new one")
         owner = f"pid {os.getpid()}, since {self._clock.time_ms()} ms\n"
         self._slots = Slots(self._file_system, self._root, owner=owner)
-        try:
-            slot = self._slots.claim()
-        except OSError as exc:
-            raise spool_error(exc, retry_after_s=None) from exc
-        held = self._hold(slot)
+        held = self._claimed(self._slots)
         self._held.add(held)
         self._own = held.queues
         self._own_from = {kind: queue.next_sequence for kind, queue in held.queues.items()}
@@ -146,15 +142,18 @@ class Spool:
     def take_over_unclaimed(self) -> int:
         """Take over the slots with records whose owners are gone; return how many. Their records are read first.
 
-        Raises SpoolUnavailableError.
+        One that cannot be opened is left for the next call. Raises SpoolUnavailableError.
         """
         slots, taken = self._slots, 0
         if slots is None or self._own is None:
             raise LifecycleError("the spool is not running")
         try:
             for slot in slots.unclaimed():
-                self._held.add(self._hold(slot))
-                taken += 1
+                try:
+                    self._held.add(self._hold(slot))
+                    taken += 1
+                except SpoolError as exc:
+                    self._not_opened(slot, exc)
         except OSError as exc:
             raise spool_error(exc, retry_after_s=None) from exc
         if not self._background:
@@ -384,6 +383,25 @@ class Spool:
         if own is None:
             raise LifecycleError("the spool is not running in this process", remedy="start one here")
         return own[kind]
+
+    def _claimed(self, slots: Slots) -> HeldSlot:
+        """Return a slot of our own: the first that can be opened. What is wrong with a new one is raised."""
+        error: SpoolError | None = None
+        try:
+            for slot in slots.claim():
+                try:
+                    return self._hold(slot)
+                except SpoolError as exc:
+                    error = self._not_opened(slot, exc)
+        except OSError as exc:
+            raise error or spool_error(exc, retry_after_s=None) from exc
+        assert error is not None
+        raise error
+
+    def _not_opened(self, slot: Slot, exc: SpoolError) -> SpoolError:
+        """Say that a slot is passed over; what is in it is left for a later start, or a later look."""
+        self._log.error("slot_not_opened", operation="spool", slot=slot.name, error=exc.code, detail=exc.message)
+        return exc
 
     def _hold(self, slot: Slot) -> HeldSlot:
         shared = SharedByQueues(self._file_system, self._keys, self._keys_lock, self._key_hash)

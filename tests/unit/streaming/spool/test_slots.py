@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,6 +152,41 @@ def test_a_root_that_cannot_be_made_is_a_typed_error(tmp_path: Path) -> None:
     with pytest.raises(SpoolUnavailableError) as caught:
         quiet(tmp_path / "file" / "root")
     assert "ENOTDIR" in str(caught.value)
+
+
+def unopenable(root: Path, slot: str) -> None:
+    """Let the disk give no more of one of its queues than an error."""
+    shutil.rmtree(root / slot / "dead_letters")
+    (root / slot / "dead_letters").write_text("")
+
+
+def test_a_slot_that_cannot_be_opened_holds_up_no_other(tmp_path: Path) -> None:
+    own, *dead = [quiet(tmp_path) for _ in range(4)]
+    for number, spool in enumerate(dead):
+        spool.append(record(number))
+        abandon(spool)
+    unopenable(tmp_path, "0003")
+    assert own.take_over_unclaimed() == 2
+    assert ids(drained(own)) == ["id-0", "id-2"]
+    own.stop()
+
+
+@pytest.mark.parametrize("records", [0, 1])
+def test_a_start_works_in_another_slot_where_one_cannot_be_opened(records: int, tmp_path: Path) -> None:
+    dead = [quiet(tmp_path) for _ in range(2)]
+    for number, spool in enumerate(dead):
+        if number < 1 + records:
+            spool.append(record(number))
+        abandon(spool)
+    unopenable(tmp_path, "0001")
+    spool = quiet(tmp_path)
+    assert spool.status().slots[0].name == "0002"
+    assert ids(drained(spool)) == ["id-1"][:records]
+    spool.stop()
+    unopenable(tmp_path, "0002")
+    spool = quiet(tmp_path)
+    assert spool.status().slots[0].name == "0003"
+    spool.stop()
 
 
 def test_acknowledgements_of_a_slot_that_was_taken_over_are_kept(tmp_path: Path) -> None:
