@@ -243,6 +243,9 @@ def _say_next(out: "Console", settings: "Config", accepted: Path | None, spooled
         out.print(f"  {command} verify --accepted accepted.ndjson --broker HOST:PORT")
         return
     if spooled:
-        out.print(f"\nSend what is left: {command} spool drain --spool {settings.spool.dir} --broker {settings.broker}")
+        from postroom.cli.words import printable
+
+        where = printable(str(settings.spool.dir))
+        out.print(f"\nSend what is left: {command} spool drain --spool {where} --broker {settings.broker}")
     if accepted is not None:
         out.print(f"\nProve it: {command} verify --accepted {accepted} --broker {settings.broker}")

@@ -267,13 +267,14 @@ class DrainResult(msgspec.Struct, frozen=True):
 
     def lines(self) -> list[str]:
         """The result for people."""
+        directory = printable(self.directory)
         lines = [f"Sent {self.sent:,} in {duration(self.elapsed_s)}."]
         if self.last.waiting:
-            lines.append(f"{self.last.waiting:,} are left in {self.directory} ({counts(self.last.by_topic)}).")
+            lines.append(f"{self.last.waiting:,} are left in {directory} ({counts(self.last.by_topic)}).")
         lines += [f"  {problem}" for problem in self.problems]
         lines += [_in_use_line(slot) for slot in self.in_use]
         if not (self.last.waiting or self.in_use or self.newer or self.shut):
-            lines.append(f"Nothing waits in {self.directory}.")
+            lines.append(f"Nothing waits in {directory}.")
         return lines
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -69,8 +71,13 @@ def look_into(directory: Path, clock: Clock = SYSTEM_CLOCK) -> list[SlotLook]:
 
 
 def _refuse_what_is_no_folder(directory: Path) -> None:
-    if not directory.is_dir():
-        raise ConfigurationError(f"{directory} is no folder", remedy="name the folder of a spool, see spool.dir")
+    why = ""
+    try:
+        is_folder = directory.is_dir()
+    except OSError as exc:  # a name that is too long, a way there that is closed
+        is_folder, why = False, f" that can be reached ({errno.errorcode.get(exc.errno or 0, 'error')})"
+    if not is_folder:
+        raise ConfigurationError(f"{directory} is no folder{why}", remedy="name the folder of a spool, see spool.dir")
 
 
 def _slot(view: SlotView, now_ms: int) -> SlotLook:
@@ -136,7 +143,7 @@ def told_folder(directory: Path) -> dict[str, Any]:
 
 def print_folder(out: Console, folder: Mapping[str, Any]) -> None:
     """Print each slot with what waits in it and what is odd about it, and the sum."""
-    out.print(f"spool {folder['directory']}", style="bold", markup=False)
+    out.print(f"spool {printable(folder['directory'])}", style="bold", markup=False)
     for slot in folder["slots"]:
         for line in _slot_lines(slot):
             out.print(line, markup=False)
@@ -237,7 +244,7 @@ def adopt_folder(source: Path, target: Path) -> dict[str, Any]:
     from postroom.streaming.spool.adoption import adopt
 
     _refuse_what_is_no_folder(source)
-    if target.exists() and source.samefile(target):
+    if os.path.exists(target) and source.samefile(target):  # noqa: PTH110 - it raises for no name
         raise ConfigurationError(f"{source} is the spool itself", remedy="name the folder that came from another host")
     done = adopt(source, target)
     return {
@@ -267,5 +274,5 @@ def adoption_lines(told: Mapping[str, Any]) -> list[str]:
     ]
     lines += [f"slot {slot['slot']} was left: {printable(slot['reason'])}" for slot in told["refused"]]
     if told["adopted"]:
-        lines.append(f"The next process with {told['target']} sends them, or: postroom spool drain")
-    return lines or [f"Nothing waits in {told['source']}."]
+        lines.append(f"The next process with {printable(told['target'])} sends them, or: postroom spool drain")
+    return lines or [f"Nothing waits in {printable(told['source'])}."]

@@ -1,5 +1,6 @@
 """`postroom status`: how a running process and its spool are."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,7 +74,8 @@ def status(
             document = _ask(address)
         except (OSError, ValueError) as exc:
             problem = f"nothing of postroom answers at {address}: {_reason(exc)}"
-    slots = None if folder is None or (spool is None and not folder.is_dir()) else told_folder(folder)
+    is_there = folder is not None and os.path.isdir(folder)  # noqa: PTH112 - it raises for no name
+    slots = None if folder is None or (spool is None and not is_there) else told_folder(folder)
     if as_json:
         answer: dict[str, object] = {"url": address, "process": document, "folder": slots}
         write_json(answer | ({"problem": problem} if problem else {}))

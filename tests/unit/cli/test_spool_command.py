@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -73,6 +75,17 @@ class TestWhichFolder:
         assert "is no folder" in capsys.readouterr().err
         assert not (tmp_path / "no_such").exists()
 
+    @pytest.mark.parametrize("command", ["status", "inspect", "drain", "adopt"])
+    def test_a_name_that_no_folder_can_have_is_refused_too(
+        self, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        odd = "a" * 300
+        words = ["adopt", odd] if command == "adopt" else [command, "--spool", odd]
+        assert main(["spool", *words, *(["--spool", str(tmp_path)] if command == "adopt" else [])]) == 2
+        assert "is no folder" in capsys.readouterr().err
+        assert main(["spool", "adopt", str(tmp_path), "--spool", odd]) == 1
+        assert "[spool_unavailable]" in capsys.readouterr().err
+
     def test_the_settings_may_name_it(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         filled(tmp_path / "spool", 2).stop()
         (tmp_path / "kafka.yaml").write_text("broker: localhost:9092\nspool: {dir: ./spool}\n")
@@ -136,6 +149,39 @@ class TestStatus:
         shown = capsys.readouterr().out
         assert "quarantine: 5 files (1-0.bad, 1-1.bad, 1-2.bad, ...)" in shown
         assert "left alone: 1 file (notes.txt)" in shown
+
+    @pytest.mark.parametrize("command", ["status", "inspect"])
+    def test_a_segment_that_the_disk_does_not_give_hides_no_other(
+        self, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        filled(tmp_path, 2).stop()
+        (tmp_path / "0001" / "records" / f"{7:020d}.seg").mkdir()
+        code, told = as_json(capsys, command, "--spool", str(tmp_path))
+        assert code == 0
+        assert told[0]["total"]["records"] == 2 if command == "status" else told[-1]["summary"]["waiting"] == 2
+
+    def test_names_that_are_no_text_are_told_all_the_same(self, tmp_path: Path) -> None:
+        folder = tmp_path / os.fsdecode(b"sp\xffool")
+        filled(folder, 2).stop()
+        (folder / "0001" / os.fsdecode(b"\xff")).write_text("mine")
+        for words in (["status"], ["status", "--json"], ["drain", "--timeout", "0"]):
+            command = [
+                sys.executable,
+                "-m",
+                "postroom",
+                "spool",
+                *words,
+                "--spool",
+                str(folder),
+                "--broker",
+                "127.0.0.1:1",
+            ]
+            strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}  # as in most locales
+            done = subprocess.run(command, env=strict, capture_output=True, check=False, timeout=60)
+            assert "Traceback" not in done.stderr.decode()
+            assert done.returncode == (4 if "drain" in words else 0)
+            if "--json" in words:
+                assert json.loads(done.stdout)["slots"][0]["foreign"] == ["\udcff"]
 
     def test_a_slot_of_a_newer_version_is_left_alone(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.make_newer(tmp_path)

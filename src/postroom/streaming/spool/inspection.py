@@ -214,7 +214,9 @@ class _Inspector:
             except OSError:  # gone meanwhile, or not to be had: the owner says more
                 continue
             with contextlib.closing(file):
-                header = parse_segment_header(file.read_at(FRAMES_BEGIN, 0))
+                header = None
+                with contextlib.suppress(OSError):
+                    header = parse_segment_header(file.read_at(FRAMES_BEGIN, 0))
                 if header is None or (header.segment_id, header.kind) != (segment_id, kind):
                     continue
                 done, entry = Bits(), entries.get((segment_id, header.seed))
@@ -249,7 +251,9 @@ class _Sums:
         size = file.size()
         self._segments += 1
         self._disk_bytes += size
-        footer = read_footer(file, size, header.seed)
+        footer = None
+        with contextlib.suppress(OSError):  # then its frames are looked at, as far as the disk gives them
+            footer = read_footer(file, size, header.seed)
         if footer is not None and not done:
             for topic, (records, total) in footer[2].topics.items():
                 self._add(topic, records, total, footer[2].oldest_ms)
