@@ -181,7 +181,9 @@ def _next_few(records: Iterator[Record]) -> list[Record]:
     size = 0
     for record in records:
         few.append(record)
-        size += len(record.value or b"")
+        size += len(record.value or b"") + len(record.key or b"")
+        for _, value in record.headers:
+            size += len(value)
         if size >= PUT_AT_ONCE_BYTES or len(few) == PUT_AT_ONCE:
             break
     return few

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from postroom.libs.exceptions import LifecycleError, NotRepresentableError, ReceiptTimeoutError, SpoolFullError
@@ -354,8 +355,9 @@ def test_more_than_memory_should_hold_is_refused_with_a_short_time(
     assert first.wait() == 1
 
 
+@pytest.mark.parametrize("part", ["value", "key", "headers"])
 def test_many_large_ones_do_not_pass_the_bound_of_memory_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """256 at once of a megabyte each were taken where 64 MiB is the most, and packed anew at each try."""
     mib = 1024 * 1024
@@ -363,7 +365,8 @@ def test_many_large_ones_do_not_pass_the_bound_of_memory_together(
     spool = quiet(tmp_path)
     queue = spool._own[Kind.RECORD]  # type: ignore[index]  # it is running
     queue._writer.commit_next = lambda: False  # type: ignore[method-assign]  # a disk that takes its time
-    tickets = spool.append_many([record(number, size=100_000) for number in range(200)])
+    large: dict[str, Any] = {part: (("h", bytes(100_000)),) if part == "headers" else bytes(100_000)}
+    tickets = spool.append_many([msgspec.structs.replace(record(number), **large) for number in range(200)])
     taken = [ticket for ticket in tickets if ticket.is_taken]
     assert tickets[: len(taken)] == taken
     assert mib < queue._writer.waiting.size <= 3 * mib
