@@ -286,7 +286,7 @@ def drain_folder(
     Tells on stderr how it goes. Raises ConfigurationError for what is no folder.
     """
     began = clock.monotonic()
-    last, verdict, sent = Situation(), Verdict.EMPTY, 0
+    last, verdict, sent, damaged, lost = Situation(), Verdict.EMPTY, 0, 0, 0
     shut: set[str] = set()
 
     def left_s() -> float | None:
@@ -295,10 +295,11 @@ def drain_folder(
     with Teller(clock) as teller:
         while True:
             slots = look_into(directory)
-            if unclaimed := _unclaimed(slots):
+            unclaimed = _unclaimed(slots)
+            if unclaimed or any(slot.unreadable and slot.owner is None for slot in slots):
                 with SpoolDrain(settings, directory, clock) as job:
                     verdict, last = job.run(left_s, lambda now: teller.tell(partial(progress, now)))
-                sent += last.sent
+                sent, damaged, lost = sent + last.sent, damaged + last.damaged, lost + last.lost
                 slots = look_into(directory)
                 if verdict is Verdict.EMPTY:  # all that it could take is empty
                     shut |= unclaimed & _unclaimed(slots)
@@ -310,6 +311,7 @@ def drain_folder(
             clock.sleep(min(_OTHERS_EVERY_S, time_left))
     newer = tuple(slot.slot for slot in slots if slot.newer and slot.owner is None and _has_segments(directory, slot))
     elapsed_s = round(clock.monotonic() - began, 3)
+    last = msgspec.structs.replace(last, damaged=damaged, lost=lost)
     not_ours = tuple(sorted(shut.union(shut_slots(directory))))
     return DrainResult(str(directory.absolute()), verdict, sent, last, in_use, newer, elapsed_s, not_ours)
 

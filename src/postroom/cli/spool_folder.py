@@ -60,6 +60,11 @@ class SlotLook(msgspec.Struct, frozen=True):
         """How many records and dead letters wait."""
         return self.records.waiting + self.dead_letters.waiting
 
+    @property
+    def unreadable(self) -> int:
+        """How many places in its files hold no record."""
+        return self.records.unreadable + self.dead_letters.unreadable
+
 
 def look_into(directory: Path, clock: Clock = SYSTEM_CLOCK) -> list[SlotLook]:
     """Return the slots of a spool, changing nothing.

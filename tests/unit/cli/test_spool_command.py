@@ -12,6 +12,9 @@ import msgspec
 import pytest
 
 from postroom.__main__ import main
+from postroom.cli.spool_drain import drain_folder
+from postroom.libs.clock import SystemClock
+from postroom.libs.config_loader import load_config
 from postroom.libs.event import Record
 from postroom.schemas.avro_codec import Codec, frame
 from postroom.schemas.schema_registry_client import SchemaRegistryClient
@@ -357,6 +360,42 @@ class TestDrain:
         code, (told,) = as_json(capsys, "drain", "--spool", str(tmp_path), "--broker", "127.0.0.1:1", "--timeout", "60")
         assert (code, told["in_use"]) == (0, [])
         at_work.stop()
+
+    def test_files_that_hold_nothing_readable_are_no_empty_spool(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        filled(tmp_path, 3).stop()
+        (segment,) = (tmp_path / "0001" / "records").glob("*.seg")
+        segment.write_bytes(b"?" * segment.stat().st_size)
+        assert main(["spool", "status", "--spool", str(tmp_path)]) == 0
+        assert "records: 1 damaged place, to be set aside" in capsys.readouterr().out
+        words = ["drain", "--spool", str(tmp_path), "--broker", "127.0.0.1:1"]
+        code, (told,) = as_json(capsys, *words)
+        assert (code, told["damaged"]) == (1, 1)
+        assert as_json(capsys, "status", "--spool", str(tmp_path))[1][0]["total"]["quarantined"] == 1
+        assert as_json(capsys, *words)[0] == 0
+
+    def test_what_was_lost_in_one_slot_is_not_forgotten_over_the_next(self, tmp_path: Path) -> None:
+        at_work = filled(tmp_path, 1)
+        damaged = (tmp_path / "0002" / "records", tmp_path / "0001" / "records")
+        filled(tmp_path, 1).stop()
+        for segment in damaged[0].glob("*.seg"):
+            segment.write_bytes(b"?" * 200)
+
+        class Clock(SystemClock):
+            """While it waits for the slot in use, its owner goes and leaves a broken file there."""
+
+            def sleep(self, seconds: float) -> None:
+                if seconds < 0.5:  # it looks at what it drains
+                    super().sleep(seconds)
+                    return
+                at_work.stop()
+                for segment in damaged[1].glob("*.seg"):
+                    segment.write_bytes(b"?" * 200)
+
+        settings = load_config(overrides={"broker": "127.0.0.1:1"}, environ={})
+        result = drain_folder(settings, tmp_path, 60.0, Clock())
+        assert (result.last.damaged, result.code) == (2, 1)
 
     def test_the_embedded_broker_is_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["spool", "drain", "--spool", str(tmp_path), "--broker", "embedded"]) == 2

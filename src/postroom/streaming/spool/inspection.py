@@ -21,7 +21,7 @@ from postroom.streaming.spool.frame_scan import Damage, FrameScan, read_footer
 from postroom.streaming.spool.group_commit import Place
 from postroom.streaming.spool.record_format import FRAMES_BEGIN, Kind, parse_segment_header
 from postroom.streaming.spool.segment_store import QUEUE_FILES
-from postroom.streaming.spool.segments import segment_id_of
+from postroom.streaming.spool.segments import is_blank, segment_id_of
 from postroom.streaming.spool.slots import LOCK_NAME, NEIGHBOUR_NAME, QUARANTINE_NAME, QUEUE_FOLDERS, Slots
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 class QueueView(msgspec.Struct, frozen=True):
     """What waits in one queue of a slot: records and bytes by topic, and when the oldest was appended.
 
-    `unreadable` counts ranges in its segments that hold no whole record, `foreign` names files that are not ours.
+    `unreadable` counts ranges in its segments that hold no whole record, and files of segments that are none; `foreign`
+    names files that are not ours.
     """
 
     by_topic: dict[str, tuple[int, int]]
@@ -188,7 +189,10 @@ class _Inspector:
         folder = f"{self._root}/{name}/{QUEUE_FOLDERS[kind]}"
         sums = _Sums()
         for header, file, done in self._segments(folder, kind):
-            sums.add_segment(header, file, done)
+            if header is None:
+                sums.add_unreadable()
+            else:
+                sums.add_segment(header, file, done)
         names = self._entries(folder)
         foreign = sorted(name for name in names if segment_id_of(name) is None and name not in QUEUE_FILES)
         return sums.view(tuple(foreign))
@@ -198,13 +202,15 @@ class _Inspector:
         folder = f"{self._root}/{name}/{QUEUE_FOLDERS[kind]}"
         state = self._cursor(folder)
         for header, file, done in self._segments(folder, kind):
+            if header is None:
+                continue
             for found in _waiting_frames(header, file, file.size(), done):
                 if not isinstance(found, Damage):
                     marked = not state.generation or found.sequence < state.handed_out
                     yield _waiting_view(Place(name, kind, found.sequence), found, sent_before=marked), found.stored
 
-    def _segments(self, folder: str, kind: Kind) -> Iterator[tuple[SegmentHeader, File, Bits]]:
-        """Give each readable segment, open, with what is acknowledged in it."""
+    def _segments(self, folder: str, kind: Kind) -> Iterator[tuple[SegmentHeader | None, File, Bits]]:
+        """Give each readable segment, open, with what is acknowledged in it; no header for what a start sets aside."""
         state = self._cursor(folder)
         entries = {(entry.segment_id, entry.seed): entry for entry in state.entries}
         ids = sorted(filter(None, map(segment_id_of, self._entries(folder))))
@@ -214,10 +220,15 @@ class _Inspector:
             except OSError:  # gone meanwhile, or not to be had: the owner says more
                 continue
             with contextlib.closing(file):
-                header = None
-                with contextlib.suppress(OSError):
+                try:
                     header = parse_segment_header(file.read_at(FRAMES_BEGIN, 0))
-                if header is None or (header.segment_id, header.kind) != (segment_id, kind):
+                    is_ours = header is not None and (header.segment_id, header.kind) == (segment_id, kind)
+                    is_none = not is_ours and not is_blank(file)
+                except OSError:
+                    continue
+                if header is None or not is_ours:
+                    if is_none:
+                        yield None, file, Bits()
                     continue
                 done, entry = Bits(), entries.get((segment_id, header.seed))
                 if entry is not None:
@@ -267,6 +278,10 @@ class _Sums:
                 self._add(found.stored.record.topic, 1, found.size, found.stored.appended_ms)
         is_tail = footer is None and bool(damages) and damages[-1].at_end
         self._unreadable += len(damages) - is_tail
+
+    def add_unreadable(self) -> None:
+        """Count a file that is no segment, whatever its name says."""
+        self._unreadable += 1
 
     def view(self, foreign: tuple[str, ...]) -> QueueView:
         """Return the sums."""

@@ -16,7 +16,7 @@ from postroom.streaming.spool.footer import Summary
 from postroom.streaming.spool.frame_scan import Damage, read_footer
 from postroom.streaming.spool.group_format import ENTRY_BYTES
 from postroom.streaming.spool.record_format import FRAMES_BEGIN, KeyHash, Kind
-from postroom.streaming.spool.segments import open_segment, segment_id_of
+from postroom.streaming.spool.segments import is_blank, open_segment, segment_id_of
 from postroom.streaming.spool.trials import TRIAL_NAME
 from postroom.streaming.spool.waiting import Waiting
 
@@ -272,8 +272,7 @@ class SegmentStore:
         """Remove a file that was never more than begun; move any other that has no good header to quarantine."""
         file_system = self._place.file_system
         with contextlib.closing(file_system.open_to_read(path)) as file:
-            size = file.size()
-            blank = not any(any(file.read_at(1024 * 1024, at)) for at in range(0, size, 1024 * 1024))
+            blank = is_blank(file)
         if blank:
             file_system.unlink(path)
         else:

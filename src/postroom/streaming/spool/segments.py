@@ -191,6 +191,11 @@ def open_segment(file_system: FileSystem, path: str) -> Segment | None:
         file.close()
 
 
+def is_blank(file: File) -> bool:
+    """Return True for a file of zeros, or of nothing: a segment that was never more than begun. Raises OSError."""
+    return not any(any(file.read_at(1024 * 1024, at)) for at in range(0, file.size(), 1024 * 1024))
+
+
 class SegmentWriter:
     """The one open segment of a queue: appends frames and says when they are safe.
 
