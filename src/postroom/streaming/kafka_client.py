@@ -267,10 +267,7 @@ class KafkaClient:
 
     def _let_handlers_return(self, end: float) -> bool:
         """Wait until whoever has taken a report out has handled it: a record may come of that. False: it has not."""
-        has_returned = self._polling.lock.acquire(timeout=max(_HANDLERS_RETURN_S, end - self._clock.monotonic()))
-        if has_returned:
-            self._polling.lock.release()
-        return has_returned
+        return self._polling.let_handlers_return(self._clock, max(_HANDLERS_RETURN_S, end - self._clock.monotonic()))
 
     def purge(self) -> None:
         """Give up on everything unacknowledged; each such record is reported before this returns.

@@ -15,10 +15,13 @@ from postroom.libs.exceptions import LifecycleError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from postroom.libs.clock import Clock
     from postroom.streaming.delivery_reports import DeliveryReports
     from postroom.streaming.open_records import Taken
     from postroom.streaming.producer_life import ProducerLife
     from postroom.streaming.publisher import Report
+
+_CHECK_S = 0.002
 
 
 class ReportPolling:
@@ -31,6 +34,7 @@ class ReportPolling:
         self._life = life
         self._reports = reports
         self._poller = 0  # the thread that is handling reports now
+        self._rounds = 0  # how often that has ended
         self.lock = threading.Lock()
         self.flushing = 0
 
@@ -38,6 +42,18 @@ class ReportPolling:
         """Raise LifecycleError in a report handler: it would wait for itself."""
         if self._poller == threading.get_ident():
             raise LifecycleError("a report handler waits for reports", remedy="wait in another thread")
+
+    def let_handlers_return(self, clock: Clock, timeout_s: float) -> bool:
+        """Wait until whoever is handling reports now has done so; False when that takes longer.
+
+        Not by the lock: Ctrl-C right behind an `acquire` that has a time limit would keep it for ever.
+        """
+        rounds, end = self._rounds, clock.monotonic() + timeout_s
+        while self._poller and self._rounds == rounds:
+            if not clock.monotonic() < end:
+                return False
+            clock.sleep(_CHECK_S)
+        return True
 
     def poll(self, timeout_s: float) -> None:
         """Handle what has arrived, or arrives within the time. The lock is held."""
@@ -63,4 +79,4 @@ class ReportPolling:
         try:
             yield
         finally:
-            self._poller = 0
+            self._poller, self._rounds = 0, self._rounds + 1

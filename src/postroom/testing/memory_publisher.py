@@ -234,15 +234,15 @@ class MemoryPublisher:
             self._report_due(wait=False)
 
     def _report_due(self, *, wait: bool = True) -> None:
-        if not self._queue or not self._report_lock.acquire(blocking=wait):
+        if not self._queue or (not wait and self._report_lock.locked()):
             return
-        try:
+        with self._report_lock:  # no `acquire`: Ctrl-C right behind one would keep it for ever
             self._reporter = threading.get_ident()
-            while (due := self._next_due()) is not None:
-                self._give(*due)
-        finally:
-            self._reporter = 0
-            self._report_lock.release()
+            try:
+                while (due := self._next_due()) is not None:
+                    self._give(*due)
+            finally:
+                self._reporter = 0
 
     def _next_due(self) -> tuple[_Taken, Report] | None:
         with self._gate:

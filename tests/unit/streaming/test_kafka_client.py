@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import confluent_kafka
@@ -498,9 +500,47 @@ class TestSignalsInTheMiddle:
         assert [len(reports.by_record[number]) for number in reports.by_record] == [1]
         assert client._life.producer is None
 
+    def test_one_that_is_cut_short_anywhere_leaves_no_lock_behind(self) -> None:
+        """A lock that was just had, with a time limit, was kept for ever: nobody let go of it, no report came again."""
+        for number in range(1, 200):
+            reports = Reports()
+            client = KafkaClient(config_for("127.0.0.1:1"), metrics=Metrics())
+            client.publish(record(), reports.of(0))
+            is_hit = interrupted_at(number, lambda: client.flush(0.01))  # noqa: B023 - called at once
+            for lock in (client._polling.lock, client._shutter.gate):
+                assert lock.acquire(timeout=5), number
+                lock.release()
+            client.close(0)
+            assert len(reports.all) == 1
+            if not is_hit:
+                assert number > 5
+                return
+        pytest.fail("a flush has fewer places")
+
 
 def interrupt(_: float) -> int:
     raise KeyboardInterrupt
+
+
+def interrupted_at(number: int, call: Callable[[], object]) -> bool:
+    """Call it, and raise KeyboardInterrupt at the given place of the client where CPython looks for signals."""
+    left = [number]
+
+    def profile(frame: FrameType, what: str, _: object) -> None:
+        if what in {"call", "c_return"} and frame.f_code.co_filename.endswith(("kafka_client.py", "polling.py")):
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(before)
+    return False
 
 
 class TestReportHandlers:
