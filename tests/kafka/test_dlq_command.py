@@ -125,3 +125,16 @@ def test_a_replay_takes_only_what_was_chosen(desk: Desk) -> None:
     code, result = desk("dlq", "replay", "--reason", "validation_failed", "--limit", "3")
     assert (code, result["selected"], result["delivered"]) == (0, 3, 3)
     assert desk("dlq", "list")[1]["open"] == 1
+
+
+@pytest.mark.parametrize("write_ahead", ["off", "fsync"])
+def test_a_replay_with_a_spool_waits_until_that_is_empty(desk: Desk, write_ahead: str) -> None:
+    desk.send({"order_id": "b", "amount": "2"})
+    desk.write_contract("string", version=2)
+    spool = desk.folder / "spool"
+    code, result = desk("dlq", "replay", "--all", "--spool", str(spool), "--write-ahead", write_ahead)
+    assert (code, result["delivered"], result["spooled"]) == (0, 1, 0)
+    assert [headers["x-attempt"] for headers in desk.headers_in_topic()] == [b"2"]
+    assert any(spool.iterdir())
+    assert main(["spool", "drain", "--spool", str(spool), "--broker", desk.stack.bootstrap]) == 0
+    assert len(desk.headers_in_topic()) == 1

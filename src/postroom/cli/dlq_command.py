@@ -8,13 +8,18 @@ import typer
 
 from postroom.cli.border import FAILED, stdout_console, write_json
 from postroom.cli.options import (
+    DRAIN_TIMEOUT_S,
     AsJson,
     Broker,
     ConfigFile,
+    DrainTimeout,
     Environment,
     Registry,
+    SpoolDir,
+    WriteAheadMode,
     refuse_embedded,
     settings_from_options,
+    spool_settings,
 )
 from postroom.cli.words import printable
 
@@ -136,6 +141,9 @@ def replay(
     limit: Annotated[int | None, typer.Option(min=1, help="So many at most, the oldest first.")] = None,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Events per second; no limit if not given.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check against today's contract, send nothing.")] = False,
+    spool: SpoolDir = None,
+    write_ahead: WriteAheadMode = None,
+    drain_timeout: DrainTimeout = DRAIN_TIMEOUT_S,
     broker: Broker = None,
     registry: Registry = None,
     config: ConfigFile = None,
@@ -145,35 +153,42 @@ def replay(
     """Send dead letters again: all of them, or by reason or event id.
 
     Each is checked against today's contract first; what still breaks it stays a dead letter. What is sent keeps its
-    event id and is marked with `x-attempt`. A replay that was cut short is simply started again.
+    event id and is marked with `x-attempt`. A replay that was cut short is simply started again. With `--spool` what
+    Kafka cannot take waits on this disk; at the end it waits for the spool to empty.
 
-    Exit codes: 0 all that were meant are delivered; 1 some are not; 2 usage or settings.
+    Exit codes: 0 all that were meant are delivered; 1 some are not; 2 usage or settings; 4 all safe but some still
+    spooled.
 
     Examples: `postroom dlq replay --all --dry-run`, `postroom dlq replay --reason validation_failed --rate 100`
     """
     import msgspec
 
     from postroom.libs.clock import SYSTEM_CLOCK
+    from postroom.services.producer_main import SPOOLED
     from postroom.services.producer_service import ProducerService
     from postroom.services.replay import Replay, Selection
 
     if not (everything or reason or event_id):
         raise typer.BadParameter("say which: --all, --reason CODE or --event-id ID")
-    more: dict[str, tuple[str, object]] = {"--rate": ("rate_limit.events_per_second", rate)}
+    more = {"--rate": ("rate_limit.events_per_second", rate), **spool_settings(spool, write_ahead)}
     settings = settings_from_options(broker=broker, registry=registry, config=config, env=env, more=more)
     topic = _topic(settings, _contract(settings, contract))
     selection = Selection(reason=reason, event_ids=frozenset(event_id or ()), limit=limit)
     with ProducerService(settings) as service:
         job = Replay(service, selection, dry_run=dry_run)
         result = job.run(lambda: _reader(settings).read([topic]), SYSTEM_CLOCK.time_ms)
+        spooled = job.wait_for_spool(drain_timeout, SYSTEM_CLOCK)
     if as_json:
-        write_json(msgspec.to_builtins(result))
+        write_json(msgspec.to_builtins(result) | {"spooled": spooled})
     else:
-        sys.stdout.write(_sentence(result) + "\n")
+        waiting = f", {spooled:,} wait in the spool" if spooled else ""
+        sys.stdout.write(f"{_sentence(result)}{waiting}\n")
     if job.markers_lost:
         sys.stderr.write(f"{job.markers_lost} markers were not written: the next replay sends those again, marked\n")
     if not result.ok:
         raise typer.Exit(FAILED)
+    if spooled:
+        raise typer.Exit(SPOOLED)
 
 
 def _sentence(result: Any) -> str:

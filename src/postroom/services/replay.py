@@ -23,6 +23,7 @@ from postroom.streaming.delivery import Action
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from postroom.libs.clock import Clock
     from postroom.libs.event import Record
     from postroom.services.lane import Lane
     from postroom.services.producer_service import ProducerService
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _PATIENCE_S = 3600.0
 _MARKER_PATIENCE_S, _MARKER_TRIES = 30.0, 10
 _BATCH = 1_000
+_LOOK_S = 0.02
 
 
 class OpenLetter(msgspec.Struct, frozen=True):
@@ -61,9 +63,9 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the dead letters that were meant.
 
-    `delivered` were sent again and are settled (in a dry run: would be sent). `still_failing` break today's contract
-    and stay open; `still_failing_by_rule` counts the rules that they break. `not_rebuildable` cannot be given back, for
-    the reasons that `not_rebuildable_by_reason` counts, such as values that were hidden.
+    `delivered` were sent again, or lie in the spool, and are settled (in a dry run: would be sent). `still_failing`
+    break today's contract and stay open; `still_failing_by_rule` counts the rules that they break. `not_rebuildable`
+    cannot be given back, for the reasons that `not_rebuildable_by_reason` counts, such as values that were hidden.
     `dead_lettered` were refused by the broker again: newer dead letters took their places. `refused` and `failed`
     stay open.
     """
@@ -216,6 +218,13 @@ class Replay:
     def _on_marker(self, report: Report) -> None:
         if report.decision.action is not Action.DELIVERED:
             self._markers_lost += 1
+
+    def wait_for_spool(self, timeout_s: float, clock: Clock) -> int:
+        """Wait up to `timeout_s` seconds for the spool to empty; return how many events wait there still."""
+        end = clock.monotonic() + timeout_s
+        while (waiting := self._service.ledger.total().spooled) and clock.monotonic() < end:
+            clock.sleep(_LOOK_S)
+        return waiting
 
     @property
     def markers_lost(self) -> int:

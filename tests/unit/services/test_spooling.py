@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from postroom.libs.clock import SYSTEM_CLOCK
 from postroom.libs.config_loader import load_config
 from postroom.libs.event import (
     DeadLettered,
@@ -363,9 +364,11 @@ class TestReplay:
             service.hand_over = and_then_none  # type: ignore[assignment,method-assign]
             result = replay.run(lambda: letters, lambda: 0)
             assert (result.selected, result.delivered, replay.markers_lost) == (3, 3, 3)
+            assert replay.wait_for_spool(0.0, SYSTEM_CLOCK) == 3
             service.faults.queue_has_room().back()
             wait_until(lambda: is_drained(service))
             assert numbers(service) == [0, 1, 2]
+            assert replay.wait_for_spool(PATIENCE_S, SYSTEM_CLOCK) == 0
 
 
 class TestRejected:
