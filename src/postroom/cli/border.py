@@ -7,6 +7,7 @@ ends with another code by `raise typer.Exit(code)`.
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import json
 import os
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NOBODY_READS = 141  # what a shell reports of a program that SIGPIPE ended
 
 
@@ -99,6 +101,12 @@ def run(command: Callable[[], Any], arguments: Sequence[str]) -> int:
     except (BrokenPipeError, NobodyReadsError):
         _leave_stdout()
         return NOBODY_READS
+    except OSError as exc:
+        if exc.errno not in _NO_ROOM or exc.filename is not None:
+            raise
+        _leave_stdout()
+        _to_stderr(f"postroom: the output cannot be written: {exc.strerror}. Make room where it goes. [output]\n")
+        return FAILED
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

@@ -1,5 +1,6 @@
 """The lines of a file of events, for commands that look at each and publish none."""
 
+import codecs
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -27,8 +28,9 @@ def event_lines(path: "Path") -> "Iterator[tuple[int, bytes]]":
                 rest = line
                 while rest and not rest.endswith(b"\n"):
                     rest = stream.readline(MAX_LINE_BYTES)
-                if line.strip():
-                    yield number, line.rstrip(b"\r\n")
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                if text.strip():
+                    yield number, text.rstrip(b"\r\n")
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigurationError(f"{path} cannot be read: {reason}", remedy="name a file of events") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +32,9 @@ _PLAIN: Final = ("duration", "timestamp-nanos", "local-timestamp-nanos")
 
 _SIZES: Final = {"uuid": 16, "duration": 12}
 
+_MOST_DIGITS: Final = 10_000
+"""Nobody has such a number; a check that counts to a thousand million digits would never come back."""
+
 
 def logical_leaf(base: Leaf, name: str, raw: Mapping[str, Any]) -> tuple[Leaf, str, str]:
     """The leaf for logical type `name` over `base`, and what is wrong with it: a text and a remedy, "" when nothing."""
@@ -54,6 +58,9 @@ def _decimal_leaf(base: Leaf, raw: Mapping[str, Any]) -> tuple[Leaf, str, str]:
             "decimal has a scale that is not between 0 and its precision",
             "set scale: to the digits after the point",
         )
-    if base.base == "fixed" and (base.size == 0 or 10**precision > 2 ** (8 * base.size - 1)):
+    if precision > _MOST_DIGITS:
+        return base, f"decimal has a precision above {_MOST_DIGITS:,}", "set precision: to the number of digits"
+    # As many digits as surely fit into the bits beside the sign, as the specification has it.
+    if base.base == "fixed" and (base.size == 0 or precision > int((8 * base.size - 1) * math.log10(2))):
         return base, f"decimal of precision {precision} does not fit into {base.size} bytes", "set a larger size"
     return replace(base, row="decimal", precision=precision, scale=scale), "", ""

@@ -173,6 +173,10 @@ def columns_of(schema: AvroSchema, names: tuple[str, ...]) -> Columns:
     """The columns of these names. Raises DecodeError for names that do not fit the schema; `reason` says how."""
     assert isinstance(schema.root, Record)
     columns = Columns()
+    if not any(_field(schema.root, name.partition(".")[0]) for name in names):  # a row of values, perhaps
+        raise DecodeError(
+            "none of the columns has the name of a field", reason="unknown_column", remedy=_remedy("".join(names))
+        )
     for number, name in enumerate(names, 1):
         _put(columns, schema.root, name, number)
     missing = [item.name for item in schema.root.fields if not item.has_default and item.name not in columns.parts]
@@ -236,8 +240,12 @@ def _shown(name: str) -> str:
 
 
 def _unknown(name: str, number: int) -> DecodeError:
-    remedy = "separate columns with commas" if ";" in name or "\t" in name else "name the fields in the first row"
-    return DecodeError(f"column {number}, {_shown(name)}, is no field", reason="unknown_column", remedy=remedy)
+    text = f"column {number}, {_shown(name)}, is no field"
+    return DecodeError(text, reason="unknown_column", remedy=_remedy(name))
+
+
+def _remedy(name: str) -> str:
+    return "separate columns with commas" if ";" in name or "\t" in name else "name the fields in the first row"
 
 
 def _twice(name: str, number: int) -> DecodeError:

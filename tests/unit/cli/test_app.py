@@ -187,6 +187,13 @@ class TestStreams:
             os.close(writer)
         assert (done.returncode, done.stderr) == (141, "")
 
+    @pytest.mark.parametrize("words", [["config", "show"], ["config", "show", "--json"], ["--version"]])
+    def test_a_disk_that_is_full_where_stdout_goes_is_told_in_one_line(self, words: list[str], tmp_path: Path) -> None:
+        with Path("/dev/full").open("wb") as full:
+            done = process(*words, stdout=full, stderr=subprocess.PIPE, capture_output=False, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "the output cannot be written: No space left on device" in done.stderr
+
     @pytest.mark.parametrize("number", [1, 2])
     def test_a_process_started_without_stdout_or_stderr_works(self, number: int, tmp_path: Path) -> None:
         line = f"exec '{sys.executable}' -m postroom config show --config nope.yaml --json {number}>&-"

@@ -92,6 +92,12 @@ WRONG: tuple[tuple[str, Any, str], ...] = (
         "precision 4 does not fit into 1 bytes",
     ),
     (
+        "decimal of 5 digits in 2 bytes",
+        {**DECIMAL, "type": "fixed", "name": "F", "size": 2, "precision": 5},
+        "precision 5 does not fit into 2 bytes",
+    ),
+    ("decimal of a thousand million digits", {**DECIMAL, "precision": 10**9}, "precision above 10,000"),
+    (
         "uuid of 15 bytes",
         {"type": "fixed", "name": "F", "size": 15, "logicalType": "uuid"},
         "needs a fixed of 16 bytes",
@@ -327,3 +333,8 @@ def test_the_canonical_text_means_the_same_schema_to_fastavro(both: Any) -> None
 def test_any_json_is_a_schema_or_refused(raw: Any) -> None:
     schema, problems = try_schema(raw)
     assert (schema is None) == bool(problems)
+
+
+def test_a_decimal_in_a_fixed_of_two_gigabytes_is_read_at_once() -> None:
+    schema = {**DECIMAL, "type": "fixed", "name": "F", "size": 2**31 - 1, "precision": 4}
+    assert not try_schema(schema)[1]

@@ -122,6 +122,7 @@ class TestCsv:
         ("content", "options", "told"),
         [
             (b"id,cent\n1,2\n", {}, r"for the contract order: column 2, cent, is no field"),
+            (b"anna,anna@example.org\n", {}, "for the contract order: none of the columns has the name of a field"),
             (b"", {}, "no header row"),
             (b"id,cents\n", {"event_type": "nothing"}, "known contracts: click, order"),
         ],
