@@ -141,8 +141,8 @@ def drain(
     `x-attempt`. Ctrl-C ends it at any time: what was not acknowledged stays.
 
     Exit codes: 0 empty; 1 something will not go without a person (a missing topic or right, a dead letter that the
-    broker refuses, a slot of another user); 2 usage or settings; 3 a slot in use is not empty; 4 something is left at
-    the timeout; 130 interrupted.
+    broker refuses, a slot of another user, files that cannot be read); 2 usage or settings; 3 a slot in use is not
+    empty; 4 something is left at the timeout; 130 interrupted.
 
     Examples: `postroom spool drain --spool ./spool --broker localhost:9092`, `postroom spool drain --timeout 600`
     """

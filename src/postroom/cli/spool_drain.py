@@ -213,7 +213,8 @@ class DrainResult(msgspec.Struct, frozen=True):
     """How a draining by hand ended.
 
     `in_use` are the slots of others that are not empty, `newer` those that are nobody's and hold something that only a
-    newer version can read, `shut` those that this user cannot take.
+    newer version can read, `shut` those that this user cannot take, `unread` those with files that the disk does not
+    give.
     """
 
     directory: str
@@ -224,6 +225,7 @@ class DrainResult(msgspec.Struct, frozen=True):
     newer: tuple[str, ...]
     elapsed_s: float
     shut: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     @property
     def problems(self) -> list[str]:
@@ -237,12 +239,13 @@ class DrainResult(msgspec.Struct, frozen=True):
             )
         lines += [f"slot {name} is of a newer version of postroom: drain it with that version" for name in self.newer]
         lines += [f"slot {name} cannot be taken ({SHUT}): drain it as the user who wrote it" for name in self.shut]
+        lines += [f"slot {name} has files that cannot be read: look at the disk" for name in self.unread]
         return lines
 
     @property
     def code(self) -> int:
         """The exit code: what needs a person comes before what needs time."""
-        if self.verdict is Verdict.STUCK or self.newer or self.shut or self.last.damaged:
+        if self.verdict is Verdict.STUCK or self.newer or self.shut or self.unread or self.last.damaged:
             return FAILED
         if self.verdict is Verdict.TIME_IS_UP:
             return LEFT
@@ -261,6 +264,7 @@ class DrainResult(msgspec.Struct, frozen=True):
             "problems": self.problems,
             "newer": self.newer,
             "shut": self.shut,
+            "unread": self.unread,
             "in_use": [{"slot": slot.slot, "owner": slot.owner, "waiting": slot.waiting} for slot in self.in_use],
             "elapsed_s": self.elapsed_s,
         }
@@ -273,7 +277,7 @@ class DrainResult(msgspec.Struct, frozen=True):
             lines.append(f"{self.last.waiting:,} are left in {directory} ({counts(self.last.by_topic)}).")
         lines += [f"  {problem}" for problem in self.problems]
         lines += [_in_use_line(slot) for slot in self.in_use]
-        if not (self.last.waiting or self.in_use or self.newer or self.shut):
+        if not (self.last.waiting or self.in_use or self.newer or self.shut or self.unread):
             lines.append(f"Nothing waits in {directory}.")
         return lines
 
@@ -313,7 +317,9 @@ def drain_folder(
     elapsed_s = round(clock.monotonic() - began, 3)
     last = msgspec.structs.replace(last, damaged=damaged, lost=lost)
     not_ours = tuple(sorted(shut.union(shut_slots(directory))))
-    return DrainResult(str(directory.absolute()), verdict, sent, last, in_use, newer, elapsed_s, not_ours)
+    told: set[str] = set() if damaged else {slot.slot for slot in slots if slot.unreadable and slot.owner is None}
+    unread = tuple(sorted(told.difference(newer, not_ours)))
+    return DrainResult(str(directory.absolute()), verdict, sent, last, in_use, newer, elapsed_s, not_ours, unread)
 
 
 def _unclaimed(slots: Iterable[SlotLook]) -> set[str]:

@@ -163,6 +163,16 @@ class TestStatus:
         assert code == 0
         assert told[0]["total"]["records"] == 2 if command == "status" else told[-1]["summary"]["waiting"] == 2
 
+    def test_draining_beside_a_segment_that_the_disk_does_not_give_does_not_say_that_nothing_waits(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        filled(tmp_path, 0).stop()
+        (tmp_path / "0001" / "records" / f"{7:020d}.seg").mkdir(parents=True)
+        assert main(["spool", "drain", "--spool", str(tmp_path), "--broker", "127.0.0.1:1"]) == 1
+        shown = capsys.readouterr().out
+        assert "slot 0001 has files that cannot be read: look at the disk" in shown
+        assert "Nothing waits" not in shown
+
     def test_names_that_are_no_text_are_told_all_the_same(self, tmp_path: Path) -> None:
         folder = tmp_path / os.fsdecode(b"sp\xffool")
         filled(folder, 2).stop()

@@ -188,11 +188,11 @@ class _Inspector:
     def _queue(self, name: str, kind: Kind) -> QueueView:
         folder = f"{self._root}/{name}/{QUEUE_FOLDERS[kind]}"
         sums = _Sums()
-        for header, file, done in self._segments(folder, kind):
-            if header is None:
+        for found in self._segments(folder, kind):
+            if found is None:
                 sums.add_unreadable()
             else:
-                sums.add_segment(header, file, done)
+                sums.add_segment(*found)
         names = self._entries(folder)
         foreign = sorted(name for name in names if segment_id_of(name) is None and name not in QUEUE_FILES)
         return sums.view(tuple(foreign))
@@ -201,23 +201,24 @@ class _Inspector:
         """Give what waits in one queue, in order."""
         folder = f"{self._root}/{name}/{QUEUE_FOLDERS[kind]}"
         state = self._cursor(folder)
-        for header, file, done in self._segments(folder, kind):
-            if header is None:
-                continue
+        for header, file, done in filter(None, self._segments(folder, kind)):
             for found in _waiting_frames(header, file, file.size(), done):
                 if not isinstance(found, Damage):
                     marked = not state.generation or found.sequence < state.handed_out
                     yield _waiting_view(Place(name, kind, found.sequence), found, sent_before=marked), found.stored
 
-    def _segments(self, folder: str, kind: Kind) -> Iterator[tuple[SegmentHeader | None, File, Bits]]:
-        """Give each readable segment, open, with what is acknowledged in it; no header for what a start sets aside."""
+    def _segments(self, folder: str, kind: Kind) -> Iterator[tuple[SegmentHeader, File, Bits] | None]:
+        """Give each segment, open, with what is acknowledged in it; None for one that is none, or is not to be read."""
         state = self._cursor(folder)
         entries = {(entry.segment_id, entry.seed): entry for entry in state.entries}
         ids = sorted(filter(None, map(segment_id_of, self._entries(folder))))
         for segment_id in ids:
             try:
                 file = self._files.open_to_read(f"{folder}/{segment_id:020d}.seg")
-            except OSError:  # gone meanwhile, or not to be had: the owner says more
+            except FileNotFoundError:  # its records were delivered meanwhile
+                continue
+            except OSError:
+                yield None
                 continue
             with contextlib.closing(file):
                 try:
@@ -225,10 +226,11 @@ class _Inspector:
                     is_ours = header is not None and (header.segment_id, header.kind) == (segment_id, kind)
                     is_none = not is_ours and not is_blank(file)
                 except OSError:
+                    yield None
                     continue
                 if header is None or not is_ours:
                     if is_none:
-                        yield None, file, Bits()
+                        yield None
                     continue
                 done, entry = Bits(), entries.get((segment_id, header.seed))
                 if entry is not None:
@@ -280,7 +282,7 @@ class _Sums:
         self._unreadable += len(damages) - is_tail
 
     def add_unreadable(self) -> None:
-        """Count a file that is no segment, whatever its name says."""
+        """Count a file that is no segment, whatever its name says, or that the disk does not give."""
         self._unreadable += 1
 
     def view(self, foreign: tuple[str, ...]) -> QueueView:

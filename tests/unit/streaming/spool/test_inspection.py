@@ -147,7 +147,7 @@ def test_it_names_what_is_foreign_newer_damaged_or_in_quarantine() -> None:
     assert found == ["id-1", "id-2", "id-3"]
 
 
-def test_a_segment_that_the_disk_does_not_give_is_left_out() -> None:
+def test_a_segment_that_the_disk_does_not_give_is_left_out_and_counted() -> None:
     disk = ModelFileSystem()
     spool = quiet("/spool", file_system=disk, clock=ManualClock(), cursor_bytes=256, key_counters=64, segment_bytes=360)
     for number in range(4):
@@ -157,6 +157,8 @@ def test_a_segment_that_the_disk_does_not_give_is_left_out() -> None:
         OSError(errno.EIO, "broken") if operation == "open" and path.endswith("1.seg") else None
     )
     assert [one.event_id for one in waiting_records("/spool", file_system=disk)] == ["id-2", "id-3"]
+    (slot,) = inspect_spool("/spool", file_system=disk).slots
+    assert (slot.records.records, slot.records.unreadable) == (2, 1)
 
 
 def test_a_lock_that_cannot_be_tried_counts_as_taken() -> None:
