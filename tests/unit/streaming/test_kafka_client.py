@@ -1156,7 +1156,8 @@ class TestFatalErrors:
             client.publish(record(3), reports.of(3))
             assert client.flush(20) == 0
         pauses = [after - before for before, after in itertools.pairwise(made[1:])]
-        assert all(pause >= wait for pause, wait in zip(pauses, (0.5, 1.0), strict=False))
+        # A pause counts from before a producer is made, and `made` is written in the midst of that.
+        assert all(pause >= 0.8 * wait for pause, wait in zip(pauses, (0.5, 1.0), strict=False))
         assert [reports.by_record[number][0].decision.action for number in range(4)] == [Action.HOLD] * 3 + [
             Action.DELIVERED
         ]

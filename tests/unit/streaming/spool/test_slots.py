@@ -107,7 +107,8 @@ def test_a_forked_child_holds_no_lock_and_no_spool(tmp_path: Path) -> None:
 
 
 def test_a_child_forked_from_a_process_that_is_killed_does_not_keep_its_slot(tmp_path: Path) -> None:
-    code = HOLDER.replace("print(", "import os\nif not os.fork():\n    sys.stdin.read(); os._exit(0)\nprint(")
+    forked = "import os\nif not os.fork():\n    os.write(1, b'child\\n'); sys.stdin.read(); os._exit(0)\nprint("
+    code = HOLDER.replace("print(", forked)
     owner = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code, str(tmp_path), "1"],
         stdin=subprocess.PIPE,
@@ -116,7 +117,7 @@ def test_a_child_forked_from_a_process_that_is_killed_does_not_keep_its_slot(tmp
     )
     with owner:
         assert owner.stdout is not None
-        assert owner.stdout.readline() == "0001\n"
+        assert {owner.stdout.readline(), owner.stdout.readline()} == {"0001\n", "child\n"}
         os.kill(owner.pid, signal.SIGKILL)
         os.waitid(os.P_PID, owner.pid, os.WEXITED | os.WNOWAIT)
         spool = quiet(tmp_path)
