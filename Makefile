@@ -25,7 +25,7 @@ lint: setup
 
 test: lint
 	$(BIN)/postroom stack install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: setup
 	$(BIN)/python -m benchmarks

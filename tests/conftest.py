@@ -32,13 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs real servers (`-m "not kafka and not cluster"` leaves it out); refuse it in tests/unit.
-
-    With `-n 2 --dist loadgroup` one process has the servers, and the other the unit tests, file by file.
-    """
+    """Mark what needs real servers (`-m "not kafka and not cluster"` leaves it out); refuse it in tests/unit."""
     for item in items:
-        alone = item.path.is_relative_to(_TESTS / "unit") or item.path.is_relative_to(_TESTS / "typing")
-        item.add_marker(pytest.mark.xdist_group(str(item.path) if alone else "servers"))
         asked = [mark for name, mark in _SERVERS.items() if name in getattr(item, "fixturenames", ())]
         if asked and item.path.is_relative_to(_TESTS / "unit"):
             raise pytest.UsageError(f"{item.nodeid} is a unit test and may not start a real Kafka")

@@ -15,6 +15,7 @@ from postroom.schemas.data_contracts import configured_contracts
 from postroom.schemas.schema_registry_client import SchemaRegistryClient
 from postroom.schemas.schema_validator import SchemaValidator
 from postroom.schemas.shared_topics import check_shared_topics, topics_with_several_types
+from postroom.services.closing import Closing
 from postroom.services.dispatcher import Dispatcher
 from postroom.services.lane import Lane
 from postroom.services.registry_asking import Askers, Bounded
@@ -89,6 +90,7 @@ class Components:
         self.topics: TopicsInTime | None = None
         self.embedded: EmbeddedBroker | None = None
         self.topic_check: TopicCheck | None = None
+        self.closing = Closing(self, ledger, settlement, clock, metrics)
 
     @property
     def publisher(self) -> Publisher:

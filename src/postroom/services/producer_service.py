@@ -16,7 +16,6 @@ from postroom.libs.event import Failed, FailedReason, RefusedReason
 from postroom.libs.exceptions import LifecycleError
 from postroom.observability.metrics import METRICS, Metrics
 from postroom.services.batch import Batch
-from postroom.services.closing import Closing
 from postroom.services.components import Components
 from postroom.services.door import Door
 from postroom.services.intake import Intake
@@ -192,14 +191,13 @@ class ProducerService:
             self._closed = True
             if self._ended or parts is None:
                 return
-            patience_s = parts.config.delivery.close_timeout_s if timeout_s is None else timeout_s
-            end = self._clock.monotonic() + (patience_s if patience_s > 0 else 0.0)
-            closing = Closing(parts, self.ledger, self.settlement, self._clock, self._metrics)
             try:
+                patience_s = parts.config.delivery.close_timeout_s if timeout_s is None else timeout_s
+                end = self._clock.monotonic() + (patience_s if patience_s > 0 else 0.0)
                 self._stop_taking()
-                closing.finish_open_events(end, patience_s)
+                parts.closing.finish_open_events(end, patience_s)
             finally:
-                closing.let_go()
+                parts.closing.let_go()
                 if self._end_readings is not None:
                     self._end_readings()
                 parts.stop()
