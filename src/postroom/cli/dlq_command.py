@@ -14,6 +14,7 @@ from postroom.cli.options import (
     ConfigFile,
     DrainTimeout,
     Environment,
+    Rate,
     Registry,
     SpoolDir,
     WriteAheadMode,
@@ -139,7 +140,7 @@ def replay(
         list[str] | None, typer.Option("--event-id", metavar="ID", help="Only this one; may be given again.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="So many at most, the oldest first.")] = None,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Events per second; no limit if not given.")] = None,
+    rate: Rate = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check against today's contract, send nothing.")] = False,
     spool: SpoolDir = None,
     write_ahead: WriteAheadMode = None,

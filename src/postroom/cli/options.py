@@ -43,6 +43,30 @@ AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Write JSON; the last line of stdout is one object.", show_default=False)
 ]
 
+Rate: TypeAlias = Annotated[
+    float | None, typer.Option("--rate", min=0.001, help="Events per second; no limit if not given.")
+]
+EventType: TypeAlias = Annotated[
+    str | None, typer.Option("--type", metavar="NAME", help="The contract of the events; else the default one.")
+]
+AcceptedFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--accepted", metavar="FILE", help="Write a line for each accepted event, for postroom verify."),
+]
+
+
+class FileFormat(StrEnum):
+    """What a file of events holds."""
+
+    NDJSON = "ndjson"
+    CSV = "csv"
+    CLOUDEVENTS = "cloudevents"
+
+
+InFormat: TypeAlias = Annotated[
+    FileFormat | None, typer.Option("--format", help="What the file holds; csv if its name ends so, else ndjson.")
+]
+
 _SPOOL_PANEL = "When Kafka is away"
 
 

@@ -13,11 +13,15 @@ import typer
 from postroom.cli.border import stdout_console, write_json
 from postroom.cli.options import (
     DRAIN_TIMEOUT_S,
+    AcceptedFile,
     AsJson,
     Broker,
     ConfigFile,
     DrainTimeout,
     Environment,
+    EventType,
+    InFormat,
+    Rate,
     Registry,
     SpoolDir,
     WriteAheadMode,
@@ -52,7 +56,7 @@ class FailOn(StrEnum):
 @app.command()
 def run(
     count: Annotated[int | None, typer.Option(min=0, help="End after so many events.")] = None,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Events per second; no limit if not given.")] = None,
+    rate: Rate = None,
     duration: Annotated[float | None, typer.Option(min=0.0, help="End after so many seconds.")] = None,
     invalid_ratio: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of generated events that break their contract.")
@@ -64,12 +68,9 @@ def run(
             metavar="generator|FILE|-", help="Where events come from; files hold one JSON a line, or CSV (.csv)."
         ),
     ] = "generator",
-    event_type: Annotated[
-        str | None, typer.Option("--type", metavar="NAME", help="The contract of the events; else the default one.")
-    ] = None,
-    accepted: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a line for each accepted event, for postroom verify.")
-    ] = None,
+    file_format: InFormat = None,
+    event_type: EventType = None,
+    accepted: AcceptedFile = None,
     fail_on: Annotated[FailOn | None, typer.Option(help="Exit with 1 if there is any.")] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65_535, help="Serve /metrics, /livez, /readyz, /status there.")
@@ -103,6 +104,8 @@ def run(
 
     from postroom.services.producer_main import Run, RunOptions
 
+    if file_format is not None and source == "generator":
+        raise typer.BadParameter("--format says what a file holds: name one with --source")
     more: dict[str, tuple[str, object]] = {
         "--rate": ("rate_limit.events_per_second", rate),
         "--metrics-port": ("metrics.port", metrics_port),
@@ -114,6 +117,7 @@ def run(
     settings = _for_a_run(settings_from_options(broker=broker, registry=registry, config=config, env=env, more=more))
     options = RunOptions(
         source=source,
+        format=None if file_format is None else file_format.value,
         count=count,
         duration_s=duration,
         invalid_ratio=invalid_ratio,

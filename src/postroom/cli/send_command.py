@@ -2,8 +2,6 @@
 
 import sys
 from collections import deque
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,11 +9,15 @@ import typer
 from postroom.cli.border import write_json
 from postroom.cli.options import (
     DRAIN_TIMEOUT_S,
+    AcceptedFile,
     AsJson,
     Broker,
     ConfigFile,
     DrainTimeout,
     Environment,
+    EventType,
+    InFormat,
+    Rate,
     Registry,
     SpoolDir,
     WriteAheadMode,
@@ -34,29 +36,15 @@ app = typer.Typer(help="Publish the events of a file or of stdin, one outcome a 
 _OPEN_CAP = 20_000
 
 
-class FileFormat(StrEnum):
-    """What a file holds."""
-
-    NDJSON = "ndjson"
-    CSV = "csv"
-    CLOUDEVENTS = "cloudevents"
-
-
 @app.command()
 def send(
     source: Annotated[
         str, typer.Argument(metavar="FILE|-", help="One JSON object a line, or CSV; - reads standard input.")
     ],
-    event_type: Annotated[
-        str | None, typer.Option("--type", metavar="NAME", help="The contract of the events; else the default one.")
-    ] = None,
-    file_format: Annotated[
-        FileFormat | None, typer.Option("--format", help="What the file holds; csv if its name ends so, else ndjson.")
-    ] = None,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Events per second; no limit if not given.")] = None,
-    accepted: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a line for each accepted event, for postroom verify.")
-    ] = None,
+    event_type: EventType = None,
+    file_format: InFormat = None,
+    rate: Rate = None,
+    accepted: AcceptedFile = None,
     spool: SpoolDir = None,
     write_ahead: WriteAheadMode = None,
     drain_timeout: DrainTimeout = DRAIN_TIMEOUT_S,

@@ -267,6 +267,17 @@ def test_send_takes_csv_by_the_file_s_name_and_cloudevents_when_told(
     assert (line["outcome"], line["event_id"]) == ("delivered", "e-1")
 
 
+def test_run_takes_a_file_of_the_format_that_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rows = tmp_path / "events"
+    rows.write_text("timestamp,user_id\n1,u1\nx,u2\n")
+    words = ["run", "--broker", "embedded", "--json", "--format", "csv"]
+    assert main([*words, "--source", str(rows)]) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["delivered"], summary["dead_lettered"]) == (1, 1)
+    assert main(words) == 2
+    assert "name one with --source" in capsys.readouterr().err
+
+
 def test_send_stops_at_a_header_that_does_not_fit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rows = tmp_path / "events.csv"
     rows.write_text("timestamp;user_id\n1;u1\n")
