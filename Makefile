@@ -25,7 +25,7 @@ lint: setup
 
 test: lint
 	$(BIN)/postroom stack install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 bench: setup
 	$(BIN)/python -m benchmarks
