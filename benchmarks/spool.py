@@ -25,7 +25,7 @@ from postroom.streaming.spool.record_format import Kind
 from postroom.streaming.spool.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from postroom.streaming.spool.group_commit import Ticket
 
@@ -138,6 +138,14 @@ def _insert(database: Database, batches: Sequence[Sequence[tuple[object, ...]]])
         database.store(rows)
 
 
+def _in_threads(work: Callable[[Any], None], shares: Iterable[object]) -> None:
+    threads = [threading.Thread(target=work, args=(share,)) for share in shares]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def compare_writers(root: Path, batch: int) -> None:
     """Print the rates of several threads that each append batches and wait for each: ours, SQLite's.
 
@@ -154,13 +162,6 @@ def compare_writers(root: Path, batch: int) -> None:
             with lock:
                 database.store(rows)
 
-    def all_of_them(work: Callable[[list[list[Any]]], None], shares: Sequence[list[list[Any]]]) -> None:
-        threads = [threading.Thread(target=work, args=(share,)) for share in shares]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
     order = random.Random(batch)
     for number in range(ROUNDS):
         first = number * WRITERS * RECORDS_A_ROUND
@@ -168,8 +169,8 @@ def compare_writers(root: Path, batch: int) -> None:
             [records(first + (writer * each + at) * batch, batch) for at in range(each)] for writer in range(WRITERS)
         ]
         work = {
-            "spool": partial(all_of_them, partial(_append, spool), shares),
-            "SQLite, fields": partial(all_of_them, insert, [[_rows(some) for some in share] for share in shares]),
+            "spool": partial(_in_threads, partial(_append, spool), shares),
+            "SQLite, fields": partial(_in_threads, insert, [[_rows(some) for some in share] for share in shares]),
         }
         for name in order.sample(sorted(work), len(work)):
             figures[name].run(work[name])
@@ -187,16 +188,9 @@ def sixteen_threads(root: Path) -> None:
         for record in records(worker * each, each):
             spool.append(record).wait()
 
-    def all_of_them() -> None:
-        threads = [threading.Thread(target=work, args=(worker,)) for worker in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
     figures = Figures()
     for _ in range(5):
-        figures.run(all_of_them)
+        figures.run(partial(_in_threads, work, range(THREADS)))
     print(figures.row(f"{THREADS} threads, a record at a time", THREADS * each))
     spool.stop()
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from postroom.libs.event import Violation
-    from postroom.schemas.contract_metadata import Metadata
     from postroom.schemas.data_contracts import Contract
 
 app = typer.Typer(help="Draft, check, compare and register contracts.", no_args_is_help=True)
@@ -159,15 +158,9 @@ def _summary(contract: "Contract") -> dict[str, Any]:
         "record": contract.record_name,
         "references": [one.as_json() for one in contract.references],
         "rules": [rule.as_json() for rule in contract.rules],
-        "metadata": _shown_metadata(contract.metadata),
+        "metadata": contract.metadata.shown().as_json(),
         "source": None if contract.source is None else str(contract.source),
     }
-
-
-def _shown_metadata(metadata: "Metadata") -> dict[str, Any]:
-    """Of a sensitive property the name stands in `sensitive`, its value nowhere."""
-    shown = {**metadata.as_json(), "properties": metadata.shown_properties()}
-    return {name: part for name, part in shown.items() if part}
 
 
 def _set(number: int) -> int | None:

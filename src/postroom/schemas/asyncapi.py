@@ -124,7 +124,7 @@ def _extension(contract: Contract) -> dict[str, Any]:
     parts: dict[str, Any] = {
         "rules": [rule.as_json() for rule in contract.rules],
         "references": [one.as_json() for one in contract.references],
-        "properties": contract.metadata.shown_properties(),
+        "properties": dict(contract.metadata.shown().properties),
     }
     return {name: part for name, part in parts.items() if part}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from postroom.schemas.avro_graph import walk
@@ -41,9 +41,9 @@ class Metadata:
         }
         return {name: part for name, part in parts.items() if part}
 
-    def shown_properties(self) -> dict[str, str]:
-        """The properties without those that the contract calls sensitive."""
-        return {name: value for name, value in self.properties if name not in self.sensitive}
+    def shown(self) -> Metadata:
+        """The same for everybody's eyes: of a sensitive property the name stands in `sensitive`, its value nowhere."""
+        return replace(self, properties=tuple(pair for pair in self.properties if pair[0] not in self.sensitive))
 
 
 def read_metadata(contract: ContractText) -> None:

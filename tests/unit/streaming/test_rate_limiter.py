@@ -25,7 +25,7 @@ def assert_within_the_rate(moments: list[float], rate: float, burst: int) -> Non
     for first in range(len(moments)):
         for last in range(first, len(moments)):
             stretch = moments[last] - moments[first]
-            assert last - first + 1 <= burst + rate * (stretch + 2e-9) + 1e-6
+            assert last - first + 1 <= burst + rate * (stretch + 1e-9) + 1e-6
 
 
 def saturated(limiter: RateLimiter) -> RateLimiter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,40 +9,16 @@ import pytest
 from postroom.streaming.spool.record_format import Kind
 from postroom.testing.manual_clock import ManualClock
 from postroom.testing.model_file_system import ModelFileSystem
+from tests.interruption import interrupted_at
 from tests.unit.streaming.spool.spools import drained, ids, quiet, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
     from postroom.streaming.spool.group_commit import Ticket
     from postroom.streaming.spool.spool import Spool
 
 FILES = ("queue_intake.py", "group_commit.py", "waiting.py", "key_counts.py")
-
-
-def interrupted_at(number: int, call: Callable[[], object]) -> bool:
-    """Call it, and raise KeyboardInterrupt at the given place of ours; False if it has fewer.
-
-    Places are where CPython looks for signals: at the beginning of a function of Python, behind one of C.
-    """
-    left = [number]
-
-    def profile(frame: FrameType, what: str, _: object) -> None:
-        if what in {"call", "c_return"} and frame.f_code.co_filename.endswith(FILES):
-            left[0] -= 1
-            if not left[0]:
-                raise KeyboardInterrupt
-
-    before = sys.getprofile()
-    sys.setprofile(profile)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.setprofile(before)
-    return False
 
 
 def one(spool: Spool, told: list[Ticket], *, claim: bool) -> None:
@@ -68,7 +43,7 @@ def test_what_is_appended_after_an_interrupted_append_keeps_its_place(
         queue._writer.commit_next = lambda: False  # type: ignore[method-assign]  # all of it in one batch
         told: list[Ticket] = []
         tickets = [] if is_first else [spool.append(record(0), claim=True)]
-        is_hit = interrupted_at(number, lambda: append(spool, told, claim=claim))  # noqa: B023 - called at once
+        is_hit = interrupted_at(number, FILES, lambda: append(spool, told, claim=claim))  # noqa: B023 - called at once
         tickets += [spool.append(record(2), claim=True), spool.append(record(3)), spool.append(record(4), claim=True)]
         while commit_next():
             pass
