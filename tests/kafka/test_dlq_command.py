@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from postroom.__main__ import main
+from postroom.services.replay import Replay
 from postroom.testing.local_stack import LocalStack
 
 CONTRACT = """
@@ -128,10 +129,15 @@ def test_a_replay_takes_only_what_was_chosen(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("write_ahead", ["off", "fsync"])
-def test_a_replay_with_a_spool_waits_until_that_is_empty(desk: Desk, write_ahead: str) -> None:
+def test_a_replay_with_a_spool_waits_until_that_is_empty_and_a_trial_does_not(
+    desk: Desk, write_ahead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk.send({"order_id": "b", "amount": "2"})
     desk.write_contract("string", version=2)
     spool = desk.folder / "spool"
+    with monkeypatch.context() as here:
+        here.setattr(Replay, "wait_for_spool", lambda *_: pytest.fail("nothing was sent: there is nothing to wait for"))
+        assert desk("dlq", "replay", "--all", "--dry-run", "--spool", str(spool))[1]["spooled"] == 0
     code, result = desk("dlq", "replay", "--all", "--spool", str(spool), "--write-ahead", write_ahead)
     assert (code, result["delivered"], result["spooled"]) == (0, 1, 0)
     assert [headers["x-attempt"] for headers in desk.headers_in_topic()] == [b"2"]

@@ -178,7 +178,7 @@ def replay(
     with ProducerService(settings) as service:
         job = Replay(service, selection, dry_run=dry_run)
         result = job.run(lambda: _reader(settings).read([topic]), SYSTEM_CLOCK.time_ms)
-        spooled = job.wait_for_spool(drain_timeout, SYSTEM_CLOCK)
+        spooled = 0 if dry_run else job.wait_for_spool(drain_timeout, SYSTEM_CLOCK)
     if as_json:
         write_json(msgspec.to_builtins(result) | {"spooled": spooled})
     else:
