@@ -5,6 +5,7 @@ Paths are texts. Everything raises OSError as the operating system does; the spo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -108,10 +109,11 @@ _open_files: dict[int, OsFile] = {}
 class OsFile:
     """A descriptor that a forked child does not keep: there it is closed before anything else runs."""
 
-    __slots__ = ("_descriptor",)
+    __slots__ = ("_descriptor", "_link")
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._link = f"/proc/self/fd/{descriptor}"
         _open_files[descriptor] = self
 
     def write_at(self, data: bytes, offset: int) -> int:
@@ -139,8 +141,16 @@ class OsFile:
     def sync(self) -> None:
         """See File. Raises ESTALE for a file whose name somebody has removed: it would be gone with this process."""
         _sync_data(self._descriptor)
-        if not os.fstat(self._descriptor).st_nlink:
+        if not self._has_name():
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def _has_name(self) -> bool:
+        # Not by fstat alone: since Linux 6.13, when somebody has asked for the times of a file, the next write notes a
+        # new one, and the sync behind it takes 170 us instead of 120 (ext4).
+        with contextlib.suppress(OSError):  # there is no /proc
+            if not os.readlink(self._link).endswith(" (deleted)"):  # noqa: PTH115 - paths are texts here
+                return True
+        return bool(os.fstat(self._descriptor).st_nlink)
 
     def try_lock(self) -> bool:
         """See File. A `flock`: it belongs to the open file and ends when the last descriptor of it is closed."""

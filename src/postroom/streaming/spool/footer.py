@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -69,8 +70,8 @@ class Summary:
         for topic, (frames, size) in self.topics.items():
             name = topic.encode()
             parts += (_TOPIC.pack(len(name), frames, size), name)
-        pairs = sorted(keys.items())
-        parts.append(struct.pack(f"<{2 * len(pairs)}I", *(part for pair in pairs for part in pair)))
+        # In C, and in no order: sorted, and written out in Python, a segment's 50,000 keys held up everybody for 30 ms.
+        parts.append(struct.pack(f"<{2 * len(keys)}I", *chain.from_iterable(keys.items())))
         whole = HEAD_BYTES + ENTRY_BYTES + sum(map(len, parts)) + END_BYTES
         parts.append(_END.pack(whole, END_MAGIC))
         return pack_group(seed, FOOTER_KIND, next_sequence, [b"".join(parts)])
