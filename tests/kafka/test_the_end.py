@@ -47,6 +47,71 @@ def test_a_child_forked_while_another_thread_writes_the_first_line_of_the_log_wo
 
 
 @pytest.mark.parametrize("write_ahead", MODES)
+def test_a_child_that_can_look_up_no_address_since_the_fork_spools_says_so_and_ends(
+    tmp_path: Path, nowhere: str, write_ahead: str
+) -> None:
+    """A thread of the parent was in the C library's lookup at the fork, whose lock no fork frees.
+
+    The client library's threads then stand still for ever in the child. Nothing may wait for them: not the purge (which
+    would hold the interpreter's lock meanwhile), and not the closing.
+    """
+    program = """
+        import faulthandler, socket
+
+        def look_up():
+            socket.getaddrinfo("127.0.0.1", 0, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+
+        def look_up_again_and_again():
+            while not stop.is_set():
+                look_up()
+
+        def is_told():
+            return "looked up" in service.parts.publisher.condition().problem
+
+        service = ProducerService(config)
+        publish(service, "parent", 1)
+        stop = threading.Event()
+        threads = [threading.Thread(target=look_up_again_and_again) for _ in range(3)]
+        for thread in threads: thread.start()
+        code = FREE = 3
+        for _ in range(100):
+            if code != FREE:
+                break
+            time.sleep(0.05)
+            child = os.fork()
+            if not child:
+                lookup = threading.Thread(target=look_up, daemon=True)
+                lookup.start()
+                lookup.join(2)
+                if not lookup.is_alive():
+                    os._exit(FREE)
+                faulthandler.dump_traceback_later(50, exit=True)
+                mine = publish(service, "child", 100)
+                until(lambda: kinds(mine) == {"Spooled": 100})
+                until(is_told)
+                began = time.monotonic()
+                service.close()
+                say(stuck=True, closed_in=time.monotonic() - began)
+                sys.exit(0)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        stop.set()
+        for thread in threads: thread.join()
+        service.close()
+        sys.exit(code)
+    """
+    desk = Desk(tmp_path, nowhere, spool__write_ahead=write_ahead)
+    with desk.start(program) as process:
+        code = process.process.wait(100)
+        if code == 3:
+            pytest.skip("the C library of this machine frees its lock in a forked child")
+        assert code == 0, process.said
+        [told] = process.rest()
+        assert told["closed_in"] < 15
+        assert len(process.logged("lookups_stuck")) == 1
+    assert desk.waiting() == {"parent": 1, "child": 100}
+
+
+@pytest.mark.parametrize("write_ahead", MODES)
 class TestForkWithASpool:
     def test_forks_in_the_middle_of_busy_threads_lose_nothing_and_hang_nowhere(
         self, kafka: Kafka, write_ahead: str

@@ -28,6 +28,7 @@ from postroom.observability.metric_table import CLIENT_QUEUE_BYTES, CLIENT_QUEUE
 from postroom.observability.metrics import METRICS, Metrics, Reading
 from postroom.streaming.client_parts import ClientParts
 from postroom.streaming.json_publish import publish_as_json
+from postroom.streaming.lookup_after_fork import watch_lookups
 from postroom.streaming.open_records import Taken
 from postroom.streaming.poll_thread import PollThread
 from postroom.streaming.producer_repair import ProducerRepair
@@ -135,6 +136,7 @@ class KafkaClient:
             self._life.end()  # without somebody who polls it would take records and never report them
             raise
         self._thread = thread
+        watch_lookups(self._lookups_are_stuck)
         if self._end_readings is None:
             self._end_readings = self._metrics.add_source(self._readings)
 
@@ -328,6 +330,15 @@ class KafkaClient:
         yield Reading(CLIENT_QUEUE_BYTES, self._life.watch.queue_bytes)
 
     # -- fork
+
+    def _lookups_are_stuck(self) -> None:
+        self._life.watch.last_problem = "no address can be looked up since the fork"
+        self._log.error(
+            "lookups_stuck",
+            operation="connect",
+            detail="it was forked while a thread of its parent looked up an address: it can connect to nobody",
+            remedy="restart this process; fork before the first event, or start workers by spawn",
+        )
 
     def _after_fork_in_child(self) -> None:
         self._life.leave_to_parent()

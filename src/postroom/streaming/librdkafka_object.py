@@ -1,8 +1,9 @@
-"""The objects of the client library: made with our settings, and in a forked child never freed."""
+"""The objects of the client library: made with our settings, freed where nobody waits, in a forked child never."""
 
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaException
@@ -39,12 +40,27 @@ def new_producer(
         ) from exc
 
 
-def never_free(inherited: object) -> None:
-    """Make an object immortal that a forked child has from its parent.
+def free(objects: list[Any], patience_s: float) -> bool:
+    """Let go of the objects, and empty the list: it must hold the last of their references.
 
-    Freeing it would wait for threads that exist in the parent only.
+    Freeing one waits for the library's threads, and one of those may be busy with the name of its broker, for seconds
+    or for ever. So that is done on a thread of its own; False when it has not ended after `patience_s` seconds.
     """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+    freeing = threading.Thread(target=objects.clear, name="postroom-free", daemon=True)
+    try:
+        freeing.start()
+    except RuntimeError:  # the system has no thread left, or the interpreter is about to end
+        for left in objects:
+            never_free(left)
+        objects.clear()
+        return False
+    freeing.join(patience_s)
+    return not freeing.is_alive()
+
+
+def never_free(left: object) -> None:
+    """Make an object immortal: one that a forked child has from its parent, whose threads are not there to wait for."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(left))
 
 
 class _LibraryLog:

@@ -5,6 +5,9 @@ Facts this file is built on (measured with librdkafka 2.16.0, kept by tests):
   raise a `KafkaError`, which is no exception to `except Exception`.
 - Another password reaches a running producer by `set_sasl_credentials`, for PLAIN and for SCRAM, and is shown at the
   next connection or when the broker asks again; what is open stays open.
+- `purge(blocking=True)` waits for nothing, and `blocking=False` waits for every thread of the library with the
+  interpreter's lock held: the flag says its opposite. A thread that is busy with the name of its broker, for seconds
+  or for ever, then stands still the whole process.
 - A producer that lacks a right (to be idempotent) meets its fatal error anew as soon as it is made.
 - A forked child must not touch the parent's producer, not even to free it: its threads do not exist there.
 """
@@ -17,7 +20,7 @@ from confluent_kafka import KafkaException
 
 from postroom.streaming.connection_watch import ConnectionWatch
 from postroom.streaming.kafka_errors import REFUSED_LOGINS
-from postroom.streaming.librdkafka_object import never_free, new_producer
+from postroom.streaming.librdkafka_object import free, never_free, new_producer
 from postroom.streaming.password_file import PasswordFile
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from postroom.observability.metrics import Metrics
     from postroom.streaming.shutter import Shutter
 
+_WAITS_FOR_NOTHING = True  # what `blocking` has to be for that, see above
+# How long closing waits until the library's threads have ended, most often a few milliseconds.
+_FREED_S = 2.0
 # Fatal errors one after the other: the first producer is made at once, the next ones after 0.5, 1, 2, 4 and 8 s.
 _REBUILD_FIRST_S = 0.5
 _REBUILD_LONGEST_S = 8.0
@@ -83,7 +89,9 @@ class ProducerLife:
         """Let go of it. Nothing is unreported by then, or it is lost."""
         if self._password_file is not None:
             self._password_file.close()
-        self.producer = None
+        let_go, self.producer = [self.producer], None
+        if not free(let_go, _FREED_S):
+            self._log.warning("producer_not_freed", operation="close", last_problem=self.watch.last_problem)
 
     def leave_to_parent(self) -> None:
         """Make what a forked child has from its parent immortal."""
@@ -108,8 +116,9 @@ class ProducerLife:
         return self.other
 
     def end_other(self) -> None:
-        """Let go of the second producer, here, where nobody waits for it."""
-        self.other = None
+        """Let go of the second producer."""
+        let_go, self.other = [self.other], None
+        free(let_go, 0.0)
 
     # -- calls
 
@@ -128,7 +137,7 @@ class ProducerLife:
 
     def begin_purge(self, producer: Any, *, in_flight: bool) -> None:
         """Have what waits in the queue reported, with `in_flight` what is on the wire, too. Waits for nothing."""
-        self.call(lambda: producer.purge(in_queue=True, in_flight=in_flight, blocking=False))
+        self.call(lambda: producer.purge(in_queue=True, in_flight=in_flight, blocking=_WAITS_FOR_NOTHING))
 
     # -- the end of one, and the next
 

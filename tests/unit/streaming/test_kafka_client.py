@@ -30,9 +30,11 @@ from postroom.libs.exceptions import (
 from postroom.libs.logger import get_logger
 from postroom.observability.metric_table import CLIENT_QUEUE_BYTES, CLIENT_QUEUE_MESSAGES
 from postroom.observability.metrics import Metrics
+from postroom.streaming import producer_life
 from postroom.streaming.connection_watch import ConnectionWatch
 from postroom.streaming.delivery import Action
 from postroom.streaming.kafka_client import KafkaClient
+from postroom.streaming.librdkafka_object import free
 from postroom.streaming.publisher import Report
 from tests.interruption import interrupted_at
 from tests.mock_cluster import INIT_PRODUCER_ID, MockCluster, meet_fatal_error
@@ -283,6 +285,53 @@ def test_closing_reports_what_could_not_be_sent() -> None:
     client.close(0.2)
     assert len(reports.all) == 100
     assert {report.decision.action for report in reports.all} == {Action.HOLD}
+
+
+class HardToFree:
+    """A producer whose threads do not end, so that freeing it waits for them, until `threads_end` is set."""
+
+    threads_end = threading.Event()
+    is_freed = threading.Event()
+
+    def __init__(self, _settings: dict[str, Any], **_: object) -> None: ...
+
+    def __del__(self) -> None:
+        self.threads_end.wait(20)
+        self.is_freed.set()
+
+    def poll(self, seconds: float) -> int:
+        threading.Event().wait(seconds)
+        return 0
+
+
+def test_closing_does_not_wait_for_threads_of_the_library_that_do_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producer_life, "_FREED_S", 0.01)
+    client = KafkaClient(config_for("127.0.0.1:1"), metrics=Metrics(), make_producer=HardToFree)
+    client.start()
+    client.close()
+    assert not HardToFree.is_freed.is_set()
+    HardToFree.threads_end.set()
+    assert HardToFree.is_freed.wait(20)
+
+
+def test_what_no_thread_can_free_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the very end of the interpreter, or where the system has no thread left, nobody waits either."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    freed: list[str] = []
+
+    class Held:
+        def __del__(self) -> None:
+            freed.append("held")
+
+    let_go: list[Any] = [Held()]
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert not free(let_go, 0.0)
+    assert let_go == []
+    assert freed == []
 
 
 def test_a_forked_child_gets_a_connection_of_its_own(cluster: MockCluster) -> None:
