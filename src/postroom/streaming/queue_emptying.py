@@ -4,6 +4,7 @@ Facts this file is built on (measured with librdkafka 2.16.0, kept by tests):
 - A purge goes on for a moment after it has returned and may take records that were produced after it: the gate stays
   closed until that moment has passed.
 - The library's threads are not waited for: one may be busy for long with the name of its broker.
+- What comes back from the wire waits for its next try for `producer.retry_backoff_ms` at least, in the queue.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from postroom.streaming.client_parts import ClientParts
 
 # How long a purge may still take records after it returned: under 1 ms in 200 tries, so this is ample.
-_PURGE_SETTLES_S = 0.05
+_PURGE_SETTLES_S = 0.1
+# A purge is repeated for what came back from the wire meanwhile. Not at every look: each is work that waits for the
+# library's threads, and what of it is done after the gate has opened again would take records that came later.
+_PURGE_AGAIN_S = 0.05
 # After this long without any report, what a purge has not reported will not be reported.
 NO_MORE_REPORTS_S = 1.0
 EMPTYING_POLL_S = 0.01
@@ -85,13 +89,17 @@ class QueueEmptying:
         """Purge until all but the suspects is reported, or no more comes; after `answers_s` seconds the wire, too."""
         now = progress_at = self._clock.monotonic()
         answers_until, before = now + answers_s, -1
+        purge_at, was_in_flight = now, False
         while (left := len(self._records) - len(self._shutter.suspects)) > 0:
             now = self._clock.monotonic()
             if left != before:
                 before, progress_at = left, now
             elif now - max(progress_at, answers_until) > NO_MORE_REPORTS_S:
                 return
-            self._life.begin_purge(producer, in_flight=now >= answers_until)
+            in_flight = now >= answers_until
+            if now >= purge_at or in_flight is not was_in_flight:
+                self._life.begin_purge(producer, in_flight=in_flight)
+                purge_at, was_in_flight = now + _PURGE_AGAIN_S, in_flight
             if self._is_poll_thread():
                 with self._polling.lock:
                     self._polling.poll(EMPTYING_POLL_S)
