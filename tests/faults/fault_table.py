@@ -482,15 +482,16 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         33,
-        "The spool's folder is read-only, forbidden or gone; no inodes, no file handles.",
-        "Readiness red, and a clear message.",
+        "The spool's folder is read-only, forbidden or gone, or its disk hangs; no inodes, no file handles.",
+        "Readiness red, and a clear message; nobody waits for a disk that hangs again and again.",
         (
             *_in(
                 "faults",
                 test_disk="test_a_disk_that_takes_nothing_turns_readiness_red_with_a_clear_word_until_it_is_mended "
                 "test_without_file_handles_what_is_open_goes_on_and_a_start_says_so "
                 "test_a_folder_that_belongs_to_somebody_else_is_said_at_the_start "
-                "test_a_read_only_mount_is_said_at_the_start test_a_disk_without_inodes_refuses_like_a_full_one",
+                "test_a_read_only_mount_is_said_at_the_start test_a_disk_without_inodes_refuses_like_a_full_one "
+                "test_a_disk_that_hangs_holds_nobody_up_for_long_and_closing_ends",
                 test_folder_removed="test_a_spool_folder_that_somebody_removes_is_noticed_and_nothing_more_is_called_"
                 "safe",
             ),
@@ -498,6 +499,8 @@ TABLE: tuple[Row, ...] = (
                 "unit/streaming/spool",
                 test_disk_faults="test_a_folder_that_turns_read_only_refuses_and_keeps_what_it_has "
                 "test_no_file_handles_left_is_a_typed_error",
+                test_hanging_disk="test_what_comes_while_the_disk_hangs_waits_at_first_and_is_refused_at_once_then "
+                "test_a_stop_waits_for_no_disk_that_hangs_and_tells_everybody_what_may_be_there",
             ),
         ),
         "Real mounts, rights and limits where that is possible; else the file system notes each refusal.",

@@ -7,12 +7,13 @@ import os
 import pickle
 import subprocess
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from postroom.libs.event import Failed, Refused, RefusedReason, Spooled
+from postroom.libs.event import Failed, FailedReason, Refused, RefusedReason, Spooled
 from postroom.libs.exceptions import PostroomError, SpoolError
 from postroom.services.health_checks import health_of
 from postroom.streaming.spool.file_system import OsFileSystem
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from postroom.libs.config_loader import Config
     from postroom.libs.event import Outcome
     from postroom.observability.metrics import Metrics
+    from postroom.services.receipt import Receipt
     from postroom.streaming.spool.file_system import OsFile
     from postroom.testing.fault_script import DiskOperation
     from postroom.testing.recording_service import WriteAhead
@@ -143,6 +145,39 @@ def test_a_disk_that_takes_nothing_turns_readiness_red_with_a_clear_word_until_i
         until(lambda: isinstance(desk.hand_in(), Spooled), "it takes nothing, though the disk is mended")
         assert desk.is_ready()
         desk.drain()
+
+
+@BOTH_WAYS
+def test_a_disk_that_hangs_holds_nobody_up_for_long_and_closing_ends(spool: Path, write_ahead: WriteAhead) -> None:
+    """Rows 27 and 33: a file server that is away, a volume that hangs."""
+    is_syncing = threading.Event()
+    with Desk(spool, write_ahead) as desk:
+        assert isinstance(desk.hand_in(), Spooled)
+        desk.faults.at("before_sync", is_syncing.set)
+        desk.faults.disk_hangs()
+        stuck: list[Receipt] = []
+        event = {"user_id": "u", "timestamp": 0}
+        caller = threading.Thread(target=lambda: stuck.append(desk.post.publish_event(event)), daemon=True)
+        caller.start()
+        assert is_syncing.wait(PATIENCE_S)
+        until(lambda: not desk.is_ready(), "it is ready, though the disk hangs")
+        assert "takes nothing" in desk.health()["spool"]["detail"]
+        began = time.monotonic()
+        outcome = desk.hand_in()
+        assert isinstance(outcome, Refused)
+        assert outcome.reason is RefusedReason.SPOOL_UNAVAILABLE
+        assert outcome.retry_after_s
+        desk.post.close(2.0)
+        assert time.monotonic() - began < PATIENCE_S / 2
+        caller.join(PATIENCE_S)
+        [receipt] = stuck
+        told = receipt.result(0)
+        assert isinstance(told, Failed)
+        assert told.reason is FailedReason.SPOOL_UNAVAILABLE
+        assert told.may_be_in_kafka
+        assert desk.post.ledger.total().unaccounted == 0
+        desk.faults.disk_mended()
+    assert files_with(spool, b"id-1")
 
 
 def test_without_file_handles_what_is_open_goes_on_and_a_start_says_so(spool: Path, tmp_path: Path) -> None:

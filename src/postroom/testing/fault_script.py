@@ -109,6 +109,8 @@ class FaultScript:
         self._disk_errors: dict[DiskOperation, _DiskError] = {}
         self._free_bytes: int | None = None
         self._most_bytes: int | None = None
+        self._disk_answers = threading.Event()
+        self._disk_answers.set()
         self._no_disk = ""
         self._has_disk = False
         self._topics: frozenset[str] = frozenset()
@@ -229,11 +231,19 @@ class FaultScript:
             self._most_bytes = most_bytes
         return self
 
+    def disk_hangs(self) -> Self:
+        """Let every sync wait until `disk_mended()`: a file server that is away, a volume that hangs."""
+        with self._lock:
+            self._refuse_without_disk()
+            self._disk_answers.clear()
+        return self
+
     def disk_mended(self) -> Self:
         """Let the disk be as it should be, and have room."""
         with self._lock:
             self._disk_errors.clear()
             self._free_bytes = self._most_bytes = None
+            self._disk_answers.set()
         return self
 
     # -- both
@@ -328,6 +338,10 @@ class FaultScript:
                     del self._disk_errors[operation]
             return OSError(error.code, errno.errorcode[error.code], path)
 
+    def wait_for_disk(self) -> None:
+        """Return once the disk answers."""
+        self._disk_answers.wait()
+
     def disk_room(self, count: int, growth: int) -> int:
         """Take room for a write of `count` bytes, of which `growth` make the file longer; return how many fit."""
         with self._lock:
@@ -355,7 +369,8 @@ class FaultScript:
             if self._has_disk:
                 return
             self._no_disk = remedy
-            if self._disk_errors or self._free_bytes is not None or self._most_bytes is not None:
+            is_broken = self._disk_errors or not self._disk_answers.is_set()
+            if is_broken or self._free_bytes is not None or self._most_bytes is not None:
                 self._refuse_without_disk()
 
     def knows(self, topics: Collection[str]) -> None:

@@ -146,6 +146,7 @@ class FaultyFile:
         self._meet("sync")
         if self._is_segment:
             self._faults.reached("before_sync")
+        self._faults.wait_for_disk()
         self._inner.sync()
         if self._is_segment:
             self._faults.reached("after_sync")

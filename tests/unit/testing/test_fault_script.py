@@ -61,6 +61,7 @@ class TestNonsense:
         "asked",
         [
             lambda faults: faults.disk_full(),
+            lambda faults: faults.disk_hangs(),
             lambda faults: faults.disk_error("sync"),
             lambda faults: faults.no_file_handles(),
             lambda faults: faults.read_only(),
@@ -98,8 +99,9 @@ class TestStates:
 
     def test_all_well_ends_everything(self) -> None:
         faults = FaultScript().away().slow(2).lose_acks().topic_gone("a").queue_full().fatal_error()
-        faults.disk_full().short_writes().disk_error("sync").all_well()
+        faults.disk_full().short_writes().disk_error("sync").disk_hangs().all_well()
         assert faults.kafka == KafkaState()
+        faults.wait_for_disk()
         assert not faults.take_fatal_error()
         assert faults.disk_refusal("sync", "path") is None
         assert faults.disk_room(100, 100) == 100

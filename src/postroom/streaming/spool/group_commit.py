@@ -317,6 +317,12 @@ class WaitingBatches:
         """Take the first batch; its frames count as waiting until `forget`."""
         return self._batches.popleft()
 
+    def take_all(self) -> list[Batch]:
+        """Take all of them, for good."""
+        batches, self.size = list(self._batches), 0
+        self._batches.clear()
+        return batches
+
     def take_back(self, sequence: int, size: int) -> None:
         """Take out the frames from this sequence on; `size` is what it was without them."""
         self.size = size

@@ -48,11 +48,21 @@ class HeldSlot(msgspec.Struct, frozen=True):
         """The name of its folder."""
         return self.slot.name
 
-    def close(self) -> None:
-        """Write what waits and let go of everything."""
-        for queue in self.queues.values():
-            queue.close()
+    def close(self) -> bool:
+        """Write what waits and let go of everything; False where the disk does not answer.
+
+        Then the slot stays ours until this process ends: a thread may still write to it.
+        """
+        have_closed = [queue.close() for queue in self.queues.values()]
+        if not all(have_closed):  # each is closed first, whatever became of the others
+            return False
         self.slot.release()
+        return True
+
+    def abandon(self) -> None:
+        """Tell everybody who waits that the disk does not answer. The slot stays ours until this process ends."""
+        for queue in self.queues.values():
+            queue.abandon()
 
     def status(self) -> SlotStatus:
         """Say what is in it. Waits for no disk."""

@@ -161,8 +161,9 @@ class QueueIntake:
         """Return why nothing can be taken now. Raises LifecycleError. The queue's lock is held."""
         if self.is_closed:
             raise LifecycleError("the spool is being stopped")
-        if self._availability.since is not None:
-            refusal = self._availability.refusal(self._clock.monotonic())
+        availability = self._availability
+        if availability.since is not None or availability.asked_at is not None:
+            refusal = availability.refusal(self._clock.monotonic())
             if refusal is not None:
                 return refusal
         waiting = self._batches.size

@@ -10,6 +10,7 @@ import msgspec
 
 from postroom.libs.exceptions import SpoolUnavailableError
 from postroom.libs.logger import get_logger
+from postroom.streaming.spool.availability import unanswered
 from postroom.streaming.spool.cursor_keeper import CLAIM_STRIDE
 from postroom.streaming.spool.footer import add_topics
 from postroom.streaming.spool.group_commit import WaitingBatches
@@ -60,6 +61,7 @@ class QueueWriter:
         self._availability = availability
         self._settings = settings
         self._writer: SegmentWriter | None = None
+        self._current: Batch | None = None  # whoever takes it from here answers it
         self._commit_lock = threading.Lock()
         self.waiting = WaitingBatches(slot, place.kind, settings.batch_bytes)
 
@@ -69,16 +71,30 @@ class QueueWriter:
             with self._place.lock:
                 if not self.waiting:
                     return False
-                batch = self.waiting.take()
+                batch = self._current = self.waiting.take()
             try:
                 error = self._commit(batch)
             except Exception as exc:  # noqa: BLE001 - a fault of ours must leave nobody waiting for ever
                 error = self._broken(exc)
             segment = None if self._writer is None else self._writer.segment
-        batch.complete(error)
+        with self._place.lock:
+            is_ours, self._current = self._current is batch, None
+        if is_ours:
+            batch.complete(error)
         if error is None and segment is not None:
             self._told(segment)
         return True
+
+    def abandon(self) -> None:
+        """Answer everybody who waits for a disk that does not answer. What it was given last may be there later."""
+        with self._place.lock:
+            given, self._current = self._current, None
+            waiting = self.waiting.take_all()
+        stalled_s = self._availability.stalled_s(self._settings.clock.monotonic())
+        if given is not None:
+            given.complete(unanswered(stalled_s, may_resurface=True))
+        for batch in waiting:
+            batch.complete(unanswered(stalled_s))
 
     def try_again(self) -> None:
         """Find out whether the disk works again, by a batch without frames."""
@@ -123,6 +139,13 @@ class QueueWriter:
     # -- inside; the commit lock is held
 
     def _commit(self, batch: Batch) -> SpoolError | None:
+        self._availability.asked_at = self._settings.clock.monotonic()
+        try:
+            return self._write(batch)
+        finally:
+            self._availability.asked_at = None
+
+    def _write(self, batch: Batch) -> SpoolError | None:
         writer: SegmentWriter | None = None
         try:
             writer = self._writer_for(batch)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from postroom.libs.clock import SYSTEM_CLOCK
 from postroom.libs.exceptions import LifecycleError, SpoolError
 from postroom.libs.logger import get_logger, limited
-from postroom.streaming.spool.availability import spool_error
+from postroom.streaming.spool.availability import STALL_S, spool_error
 from postroom.streaming.spool.file_system import OsFileSystem
 from postroom.streaming.spool.group_commit import BATCH_BYTES
 from postroom.streaming.spool.held_slot import HeldSlot, HeldSlots, SharedByQueues, hold
@@ -128,14 +128,22 @@ class Spool:
     def stop(self) -> None:
         """Write what waits, let go of all files and slots. Appending raises from now on.
 
-        Calling it again does nothing; when Ctrl-C cut it short, it goes on.
+        Where the disk does not answer, that is not waited for: who waits for it is told, and the slot is let go by the
+        end of this process. Calling it again does nothing; when Ctrl-C cut it short, it goes on.
         """
         self._own = None
         self._stopping.set()
+        answers = True
         if self._keeper is not None:
-            self._keeper.join()
+            self._keeper.join(STALL_S)
+            answers = not self._keeper.is_alive()
         for held in self._held:  # held to the last: who is told now that a record is stored may acknowledge it
-            held.close()
+            if not answers:
+                held.abandon()
+            elif not held.close():
+                answers = False
+        if not answers:
+            self._log.error("disk_unanswered", operation="stop")
         self._held.clear()
         _live.discard(self)
 

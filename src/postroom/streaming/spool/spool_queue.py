@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from postroom.streaming.spool.space import Space
 
 RETIRE_BYTES = 1024 * 1024
+_LOOK_S = 0.1
 
 
 class SpoolQueue:
@@ -91,13 +92,15 @@ class SpoolQueue:
         self._thread = threading.Thread(target=self._write, name=f"spool-{self._place.kind.name.lower()}", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Write what waits, note what is acknowledged, remove what is finished, let go of all files."""
-        with self._place.lock:
-            self._intake.is_closed = True
-            self._wake_writer()
-        if self._thread is not None:
-            self._thread.join()
+    def close(self) -> bool:
+        """Write what waits, note what is acknowledged, remove what is finished, let go of all files.
+
+        False where the disk does not answer: then it is as if abandoned.
+        """
+        self._take_no_more()
+        if not self._has_written():
+            self.abandon()
+            return False
         self._writer.close()
         self._reader.close()  # before the mark is lowered to what is in hand
         with contextlib.suppress(OSError):  # then the next start reads more than it must: marked repeats
@@ -105,6 +108,26 @@ class SpoolQueue:
             self._keeper.write_exact()
         self._keeper.close()
         self._trials.close()
+        return True
+
+    def abandon(self) -> None:
+        """Tell everybody who waits for the disk that it does not answer. The files stay with whoever waits for it."""
+        self._take_no_more()
+        self._writer.abandon()
+
+    def _take_no_more(self) -> None:
+        with self._place.lock:
+            self._intake.is_closed = True
+            self._wake_writer()
+
+    def _has_written(self) -> bool:
+        """Wait until the writing thread has written all; False once the disk does not answer."""
+        thread = self._thread
+        while thread is not None and thread.is_alive():
+            thread.join(_LOOK_S)
+            if thread.is_alive() and self._availability.stalled_s(self._clock.monotonic()):
+                return False
+        return True
 
     # -- appending
 
@@ -229,7 +252,7 @@ class SpoolQueue:
                 passed_over=sum(segment.retry_at is not None for segment in segments),
                 disk_bytes=self._store.disk_bytes,
                 is_counted=self._store.is_known,
-                refusing_since=self._availability.since,
+                refusing_since=self._availability.refusing_since(self._clock.monotonic()),
                 damages=deepcopy(self._store.damage.damages),
                 foreign=self._store.foreign,
             )
