@@ -59,10 +59,13 @@ class HeldSlot(msgspec.Struct, frozen=True):
         self.slot.release()
         return True
 
-    def abandon(self) -> None:
-        """Tell everybody who waits that the disk does not answer. The slot stays ours until this process ends."""
+    def leave(self) -> None:
+        """Write what waits, as far as the disk answers, and let go of nothing: a thread still waits for the disk.
+
+        The slot stays ours until this process ends.
+        """
         for queue in self.queues.values():
-            queue.abandon()
+            queue.finish_writing()
 
     def status(self) -> SlotStatus:
         """Say what is in it. Waits for no disk."""

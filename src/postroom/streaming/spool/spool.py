@@ -139,7 +139,7 @@ class Spool:
             answers = not self._keeper.is_alive()
         for held in self._held:  # held to the last: who is told now that a record is stored may acknowledge it
             if not answers:
-                held.abandon()
+                held.leave()
             elif not held.close():
                 answers = False
         if not answers:

@@ -95,11 +95,9 @@ class SpoolQueue:
     def close(self) -> bool:
         """Write what waits, note what is acknowledged, remove what is finished, let go of all files.
 
-        False where the disk does not answer: then it is as if abandoned.
+        False where the disk does not answer: then nothing is let go of.
         """
-        self._take_no_more()
-        if not self._has_written():
-            self.abandon()
+        if not self.finish_writing():
             return False
         self._writer.close()
         self._reader.close()  # before the mark is lowered to what is in hand
@@ -110,15 +108,15 @@ class SpoolQueue:
         self._trials.close()
         return True
 
-    def abandon(self) -> None:
-        """Tell everybody who waits for the disk that it does not answer. The files stay with whoever waits for it."""
-        self._take_no_more()
-        self._writer.abandon()
-
-    def _take_no_more(self) -> None:
+    def finish_writing(self) -> bool:
+        """Take no more, and write what waits; False where the disk does not answer: then everybody is told so."""
         with self._place.lock:
             self._intake.is_closed = True
             self._wake_writer()
+        has_written = self._has_written()
+        if not has_written:
+            self._writer.abandon()
+        return has_written
 
     def _has_written(self) -> bool:
         """Wait until the writing thread has written all; False once the disk does not answer."""

@@ -9,6 +9,7 @@ import pytest
 
 from postroom.libs.event import Record
 from postroom.libs.exceptions import LifecycleError, SpoolUnavailableError
+from postroom.streaming.spool import spool as spool_module
 from postroom.streaming.spool.availability import STALL_S
 from postroom.streaming.spool.record_format import Kind
 from postroom.streaming.spool.spool import Spool
@@ -110,6 +111,28 @@ def test_a_stop_waits_for_no_disk_that_hangs_and_tells_everybody_what_may_be_the
     other.start()
     assert [slot.name for slot in other.status().slots] == ["0002"]
     other.stop()
+
+
+def test_a_stop_beside_upkeep_that_hangs_still_writes_what_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread waits for the disk, which takes records all the same: they are safe, and the stop ends."""
+    monkeypatch.setattr(spool_module, "STALL_S", 0.01)
+    tends, may_go_on = threading.Event(), threading.Event()
+
+    def tend(_spool: Spool) -> None:
+        tends.set()
+        may_go_on.wait(PATIENCE_S)
+
+    monkeypatch.setattr(Spool, "tend", tend)
+    spool = Spool(tmp_path)
+    spool.start()
+    assert tends.wait(PATIENCE_S)
+    tickets = spool.append_many([Record("t", b"k", b"v", (), f"id{number}", number) for number in range(1000)])
+    spool.stop()
+    assert [ticket.error for ticket in tickets] == [None] * 1000
+    assert all(ticket.is_done for ticket in tickets)
+    may_go_on.set()
 
 
 def test_what_a_hanging_disk_has_kept_in_the_end_is_found_and_nothing_that_was_refused(
