@@ -8,7 +8,7 @@ from postroom.libs.exceptions import SpoolError, SpoolFullError, SpoolUnavailabl
 
 FAILURES_IN_A_ROW = 3
 FULL_RETRY_S = 1.0
-STALL_S = 5.0
+STALL_S = 10.0
 """What takes longer the disk does not answer: a file server that is away, a volume that hangs."""
 STALL_RETRY_S = 1.0
 LONGEST_RETRY_S = 8.0

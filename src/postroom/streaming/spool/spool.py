@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from postroom.libs.clock import SYSTEM_CLOCK
 from postroom.libs.exceptions import LifecycleError, SpoolError
 from postroom.libs.logger import get_logger, limited
-from postroom.streaming.spool.availability import STALL_S, spool_error
+from postroom.streaming.spool.availability import spool_error
 from postroom.streaming.spool.file_system import OsFileSystem
 from postroom.streaming.spool.group_commit import BATCH_BYTES
 from postroom.streaming.spool.held_slot import HeldSlot, HeldSlots, SharedByQueues, hold
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 _MIB = 1024 * 1024
 _SMALLEST_SEGMENT_BYTES = 64 * 1024
+_UPKEEP_ENDS_S = 5.0
 _TEND_EVERY_S = 0.25
 
 
@@ -135,7 +136,7 @@ class Spool:
         self._stopping.set()
         answers = True
         if self._keeper is not None:
-            self._keeper.join(STALL_S)
+            self._keeper.join(_UPKEEP_ENDS_S)
             answers = not self._keeper.is_alive()
         for held in self._held:  # held to the last: who is told now that a record is stored may acknowledge it
             if not answers:

@@ -117,7 +117,7 @@ def test_a_stop_beside_upkeep_that_hangs_still_writes_what_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another thread waits for the disk, which takes records all the same: they are safe, and the stop ends."""
-    monkeypatch.setattr(spool_module, "STALL_S", 0.01)
+    monkeypatch.setattr(spool_module, "_UPKEEP_ENDS_S", 0.01)
     tends, may_go_on = threading.Event(), threading.Event()
 
     def tend(_spool: Spool) -> None:
