@@ -282,8 +282,8 @@ def _repeat(results: Found) -> str:
 A machine that loses its power cannot be had by the thousand, so the production code of the spool runs on a model of a
 file system that keeps what is written apart from what is synced (`postroom.testing.model_file_system`). At each change
 of it, disks that a power cut might leave are opened by the production code, and what it gives back is held against what
-callers were told. `make test` opens 100,000 such disks, `make chaos` a million. The million of 2026-11-25 (commit
-47919ca, 20 minutes) broke no promise; an earlier one had found a damaged record that went to quarantine without the
+callers were told. `make test` opens 100,000 such disks, `make chaos` a million. The million of 2026-11-30 (commit
+bebf835, 12 minutes) broke no promise; an earlier one had found a damaged record that went to quarantine without the
 zero that it ended with, which is mended. Taking out any one sync call of the spool makes the model fail; a test does
 so for each.
 

@@ -53,6 +53,7 @@ TABLE: tuple[Row, ...] = (
                 "faults",
                 test_brokers="test_all_brokers_dead_the_path_spools_in_two_seconds_and_drains_five_seconds_after_"
                 "their_return",
+                test_name_servers="test_name_servers_that_do_not_answer_stop_nobody",
             ),
             *_in(
                 "contract", test_publisher_suite="test_five_seconds_after_the_return_of_kafka_records_are_acknowledged"
