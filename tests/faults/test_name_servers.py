@@ -17,7 +17,7 @@ from tests.kafka.programs import PREAMBLE, Desk, Process
 if TYPE_CHECKING:
     from pathlib import Path
 
-# As long the lookups of the program take; what is to be done without them has half of that.
+# A lookup of the program takes so long; what is done without waiting for it has half of that.
 LOOKUP_S = 30
 
 PROGRAM = """

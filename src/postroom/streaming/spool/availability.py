@@ -53,7 +53,8 @@ class Availability:
 
     def refusing_since(self, now: float) -> float | None:
         """Return since when records are refused; None when they are taken."""
-        return now - self.stalled_s(now) if self.since is None and self.stalled_s(now) else self.since
+        stalled_s = self.stalled_s(now)
+        return now - stalled_s if self.since is None and stalled_s else self.since
 
     def failed(self, exc: OSError, now: float, *, may_resurface: bool) -> SpoolError:
         """Note a failure; return the error for the callers whose records it cost."""

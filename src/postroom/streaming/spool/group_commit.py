@@ -318,9 +318,11 @@ class WaitingBatches:
         return self._batches.popleft()
 
     def take_all(self) -> list[Batch]:
-        """Take all of them, for good."""
-        batches, self.size = list(self._batches), 0
+        """Take all of them, for good: their frames wait no more."""
+        batches = list(self._batches)
         self._batches.clear()
+        for batch in batches:
+            self.forget(batch)
         return batches
 
     def take_back(self, sequence: int, size: int) -> None:

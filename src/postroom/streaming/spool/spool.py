@@ -48,8 +48,9 @@ if TYPE_CHECKING:
 
 _MIB = 1024 * 1024
 _SMALLEST_SEGMENT_BYTES = 64 * 1024
-_UPKEEP_ENDS_S = 5.0
 _TEND_EVERY_S = 0.25
+# How long a stop waits for the upkeep, which takes milliseconds unless the disk hangs.
+_UPKEEP_ENDS_S = 5.0
 
 
 class Spool:

@@ -44,7 +44,7 @@ class Desk:
         return self.spool.append(Record("t", b"k", b"v", (), f"id{number}", number))
 
     def hang(self, number: int) -> Ticket:
-        """Append a record with which the disk hangs, and let the time pass in which a disk answers."""
+        """Append a record, and return when the disk hangs with it."""
         ticket = self.append(number)
         assert self.is_syncing.wait(PATIENCE_S)
         return ticket
@@ -138,15 +138,16 @@ def test_a_stop_beside_upkeep_that_hangs_still_writes_what_waits(
 def test_what_a_hanging_disk_has_kept_in_the_end_is_found_and_nothing_that_was_refused(
     desk: Desk, tmp_path: Path
 ) -> None:
-    writing = desk.spool._own[Kind.RECORD]._thread  # type: ignore[index]  # it runs
+    queue = desk.spool._own[Kind.RECORD]  # type: ignore[index]  # it runs
     desk.hang(1)
     desk.append(2)
     desk.clock.advance(STALL_S + 1)
     held = list(desk.spool._held)
     desk.spool.stop()
     desk.faults.disk_mended()
-    assert writing is not None
-    writing.join(PATIENCE_S)
+    assert queue._thread is not None
+    queue._thread.join(PATIENCE_S)
+    assert queue._writer.waiting.size == 0
     for slot in held:  # as the end of the process does
         slot.slot.release()
     assert desk.stored(tmp_path) == ["id0", "id1"]
